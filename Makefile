@@ -1,0 +1,82 @@
+# Two commands matter: `make book` builds the book, `make test` checks everything.
+# Both set up .venv by themselves. `make help` lists the rest.
+
+PYTHON    ?= python3
+VENV      := .venv
+BIN       := $(VENV)/bin
+RUN       := $(BIN)/python
+INSTALLED := $(VENV)/.installed
+HTML      := book/_build/html
+
+# One thread per process: the tests run two notebooks side by side.
+TEST_ENV  := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
+
+.PHONY: help book test lab execute stamp lint test-unit test-chapters test-site bench clean
+.NOTPARALLEL:
+
+help:
+	@echo 'make book      build the book into $(HTML)'
+	@echo 'make test      lint, unit tests, chapters against their stored outputs, book, built pages'
+	@echo 'make lab       open the chapters in JupyterLab'
+	@echo 'make execute   run all chapters in place and measure their time (or one: CHAPTER=02)'
+	@echo 'make stamp     write the setup cell, with the address in _config.yml, into every chapter'
+	@echo 'make bench     measure slotlib against installable peers'
+	@echo 'make lint      ruff, and the stamp of the setup cells'
+	@echo 'make clean     remove what was built (not .venv)'
+
+# --- environment ------------------------------------------------------------------------------
+# The stamp file is newer than the two files that say what is installed, so later runs skip this.
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Python 3.11 or newer is needed. Name another one with: make PYTHON=python3.12 ...'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo 'This Python has no venv module. On Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo 'Installing into $(VENV) (a few minutes the first time) ...'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# --- the book ---------------------------------------------------------------------------------
+# --all: pages are rebuilt even when unchanged, else a warning would be an error only once.
+book: $(INSTALLED)
+	$(BIN)/jupyter-book build . --path-output book --all --nitpick --warningiserror --keep-going --quiet
+	@echo
+	@echo 'The book is in $(HTML). Open $(HTML)/index.html in a browser, or serve it with'
+	@echo '  $(RUN) -m http.server --directory $(HTML) 8000    then http://localhost:8000'
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/chapters
+
+execute: $(INSTALLED) stamp
+	$(RUN) book/tools/execute.py $(CHAPTER)
+
+stamp: $(INSTALLED)
+	$(RUN) book/tools/stamp.py
+
+bench: $(INSTALLED)
+	$(RUN) -m benchmarks
+
+# --- tests ------------------------------------------------------------------------------------
+test: lint test-unit test-chapters book test-site
+	@echo
+	@echo 'All checks passed.'
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(RUN) book/tools/stamp.py --check
+
+test-unit: $(INSTALLED)
+	$(TEST_ENV) $(RUN) -m pytest tests --ignore tests/test_site.py --ignore tests/test_colab.py
+
+# nbval runs every chapter and compares each output with the stored one. A chapter stays in one process.
+test-chapters: $(INSTALLED)
+	$(TEST_ENV) $(RUN) -m pytest chapters --nbval --nbval-current-env --nbval-cell-timeout 300 \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadfile
+
+test-site: $(INSTALLED)
+	$(TEST_ENV) $(RUN) -m pytest tests/test_site.py tests/test_colab.py
+
+clean:
+	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis

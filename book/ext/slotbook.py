@@ -1,0 +1,81 @@
+"""What the book's pages need from Sphinx beyond Jupyter Book's own settings."""
+
+import json
+from html import escape
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+
+def offer_only_live_buttons(app: Sphinx, config: Config) -> None:
+    """Buttons that lead to the repository exist only once its address is known.
+
+    The address is written in one place, `repository: url:` of _config.yml. Colab opens notebooks
+    from GitHub alone, so its button also needs an address there.
+    """
+    options = config.html_theme_options
+    address = options.get("repository_url") or ""
+    if not address:
+        options.pop("repository_url", None)
+    if not address.startswith("https://github.com/"):
+        options.pop("launch_buttons", None)
+    options["use_repository_button"] = bool(address)
+    options["use_issues_button"] = bool(address)
+
+
+def offer_measured_times(app: Sphinx, config: Config) -> None:
+    """`{{ chapter_times }}` in a page becomes a table of what `make execute` measured."""
+    timings = json.loads((ROOT / "slotlib/timings.json").read_text("utf-8")) if _timed() else {}
+    rows = ["| chapter | CPU | GPU |", "|---|---|---|"]
+    for notebook in sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb")):
+        measured = timings.get(notebook.stem, {})
+        # From book/, where the pages that use this table live.
+        link = f"[](../chapters/{notebook.name})"
+        rows.append(f"| {link} | {_time(measured.get('cpu'))} | {_time(measured.get('gpu'))} |")
+    config.myst_substitutions = {**config.myst_substitutions, "chapter_times": "\n".join(rows)}
+
+
+def _timed() -> bool:
+    return (ROOT / "slotlib/timings.json").exists()
+
+
+def _time(entry: dict | None) -> str:
+    if not entry:
+        return "not measured yet"
+    machine = entry["processor"] if entry.get("cores") is None else f"{entry['cores']} cores"
+    return f"{entry['seconds']} s ({machine})"
+
+
+def keep_equation_tags(app: Sphinx, doctree: nodes.document) -> None:
+    r"""Give MathJax `\tag{…}` equations as they are.
+
+    Sphinx puts display equations that contain `\\` into a `split` environment, where `\tag` is an
+    error. Blocks of class `amsmath` are passed on untouched.
+    """
+    for block in doctree.findall(nodes.math_block):
+        if r"\tag" in block.astext():
+            block["classes"].append("amsmath")
+
+
+def keep_widget_descriptions(app: Sphinx, doctree: nodes.document) -> None:
+    """Leave the alt text of a cell that shows a widget where book.js finds it.
+
+    MyST-NB gives `mystnb: {image: {alt: …}}` to images only, and an Image widget has no field for it.
+    """
+    for cell in doctree.findall(nodes.container):
+        metadata = cell.get("cell_metadata", {})
+        alt = metadata.get("mystnb", {}).get("image", {}).get("alt")
+        if alt and "widget-live" in metadata.get("tags", []):
+            cell += nodes.raw("", f'<template class="widget-alt">{escape(alt)}</template>', format="html")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", offer_only_live_buttons)
+    app.connect("config-inited", offer_measured_times)
+    app.connect("doctree-read", keep_equation_tags)
+    app.connect("doctree-read", keep_widget_descriptions)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

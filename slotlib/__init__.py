@@ -1,0 +1,13 @@
+"""slotlib: slot attention from the ground up, the library behind the course book.
+
+One chapter, one module: `attention` (01), `slot_attention` (02), `autoencoder` (03), `metrics` (04), `training` (09).
+Beside them `data` (scenes), `zoo` (trained models), `plots` and `widgets`.
+"""
+
+from slotlib import data, metrics
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.slot_attention import SlotAttention
+from slotlib.zoo import load
+
+__version__ = "0.1.0"
+__all__ = ["AutoencoderConfig", "SlotAttention", "SlotAutoencoder", "data", "load", "metrics"]

@@ -1,0 +1,3 @@
+from slotlib.cli import main
+
+main()

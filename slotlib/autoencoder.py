@@ -1,0 +1,390 @@
+"""The slot attention autoencoder (chapter 03): image → features → slots → one picture and one mask per slot → image.
+
+Nobody tells the model what an object is. It has to redraw the image from a few slots, each slot is drawn on its own,
+and the drawings are laid over one another with a softmax over slots. Splitting the scene into objects is the easiest
+way to do that well (Locatello et al., 2020, section 3.1; arXiv 2006.15055).
+
+The paper's encoder and decoder are here exactly (`encoder="paper"`, `decoder="broadcast"`), and so are the cheaper
+ones that train in minutes on a CPU: an encoder with stride, a decoder that draws a random subset of pixels, and a
+decoder that draws a mask as a short sum of outer products.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slotlib.slot_attention import LAYER_NORM_EPS, SlotAttention, SlotInit, glorot_
+
+
+@dataclass
+class AutoencoderConfig:
+    """Everything that defines a `SlotAutoencoder`. Defaults are the paper's model for 35×35 Tetrominoes."""
+
+    resolution: int = 35
+    """Side of the square images, in pixels."""
+    encoder: Literal["paper", "strided"] = "paper"
+    """"paper": four 5×5 convolutions at full resolution. "strided": three, the first two with stride 2: 16 times fewer
+    inputs to slot attention."""
+    encoder_channels: int = 64
+    slot_dim: int = 64
+    num_slots: int = 4
+    num_iterations: int = 3
+    num_heads: int = 1
+    mlp_hidden_dim: int = 128
+    slot_init: SlotInit = "gaussian"
+    gradient: Literal["unrolled", "implicit"] = "unrolled"
+    gradient_steps: int = 1
+    """Iterations that carry the gradient when it is implicit."""
+    decoder: Literal["broadcast", "coordinate", "separable"] = "broadcast"
+    decoder_channels: int = 32
+    """Feature maps of the broadcast decoder, hidden width of the other two. The paper: 32, and 64 at 128×128."""
+    decoder_rank: int = 8
+    """Outer products per mask (separable decoder only)."""
+    colour: Literal["pixel", "slot"] = "pixel"
+    """"pixel": a slot paints every pixel its own colour (the paper). "slot": a slot has one colour, and only its mask
+    varies in space. A strong prior for single-coloured objects, and a departure from the paper (not for the broadcast
+    decoder)."""
+    train_pixels: int = 0
+    """Pixels drawn per image and training step; 0 draws them all (coordinate decoder only)."""
+
+
+class AutoencoderOutput(NamedTuple):
+    reconstruction: Float[Tensor, "batch 3 height width"]
+    """Σ masks · slot_images, in [0, 1] up to the decoder's errors."""
+    slot_images: Float[Tensor, "batch slots 3 height width"]
+    masks: Float[Tensor, "batch slots height width"]
+    """Softmax over slots: sums to 1 at every pixel."""
+    slots: Float[Tensor, "batch slots dim"]
+    attention: Float[Tensor, "batch slots h w"]
+    """Of the last iteration, on the encoder's grid."""
+
+
+class Drawing(NamedTuple):
+    """What a decoder returns, before the slots are laid over one another. `*area` is height × width, or a list of
+    pixels; colours may have extent 1 there, when a slot has one colour."""
+
+    colours: Float[Tensor, "batch slots 3 *area"]
+    logits: Float[Tensor, "batch slots *area"]
+
+
+def coordinate_grid(height: int, width: int, device: torch.device | None = None) -> Float[Tensor, "height width 4"]:
+    """Each pixel's [y, x, 1 − y, 1 − x], from 0 to 1 inclusive, in the channel order of the official code."""
+    y, x = torch.meshgrid(
+        torch.linspace(0, 1, height, device=device), torch.linspace(0, 1, width, device=device), indexing="ij"
+    )
+    grid = torch.stack([y, x], dim=-1)
+    return torch.cat([grid, 1 - grid], dim=-1)
+
+
+def fourier_features(positions: Float[Tensor, "*shape"], bands: int) -> Float[Tensor, "*shape features"]:
+    """sin and cos of π·2^b·position for b < `bands`: lets a small MLP draw sharp edges (Tancik et al., 2020)."""
+    angles = positions.unsqueeze(-1) * (math.pi * 2.0 ** torch.arange(bands, device=positions.device))
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class SoftPositionEmbedding(nn.Module):
+    """Adds a learned linear map of the coordinates to a feature map (Locatello et al., 2020, appendix E.2).
+
+    With `bands` the map reads Fourier features of x and y instead of the four linear ramps: on a coarse grid slots then
+    learn sooner where exactly their object lies.
+    """
+
+    def __init__(self, dim: int, bands: int = 0):
+        super().__init__()
+        self.bands = bands
+        self.project = nn.Linear(4 * bands or 4, dim)
+
+    def forward(self, features: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
+        grid = coordinate_grid(*features.shape[-2:], device=features.device)
+        if self.bands:
+            grid = fourier_features(grid[..., :2], self.bands).flatten(-2)
+        return features + self.project(grid).permute(2, 0, 1)
+
+
+class Encoder(nn.Module):
+    """Convolutions, position embedding, LayerNorm and an MLP per position: image → a set of input vectors.
+
+    "paper": 5×5 convolutions with stride 1 (official: four of 64 channels), linear positions. "strided": 5×5 stride 2,
+    3×3 stride 2, 3×3, Fourier positions; 35×35 pixels become 9×9 inputs.
+    """
+
+    def __init__(self, kind: Literal["paper", "strided"], channels: int, output_dim: int):
+        super().__init__()
+        kernels_and_strides = {"paper": [(5, 1)] * 4, "strided": [(5, 2), (3, 2), (3, 1)]}[kind]
+        layers: list[nn.Module] = []
+        for i, (kernel, stride) in enumerate(kernels_and_strides):
+            layers += [
+                nn.Conv2d(channels if i else 3, channels, kernel, stride, padding=kernel // 2),
+                nn.ReLU(),
+            ]
+        self.convolutions = nn.Sequential(*layers)
+        self.position = SoftPositionEmbedding(channels, bands=0 if kind == "paper" else 4)
+        self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
+        self.mlp = nn.Sequential(nn.Linear(channels, output_dim), nn.ReLU(), nn.Linear(output_dim, output_dim))
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
+        features = self.position(self.convolutions(images))
+        return self.mlp(self.norm(features.permute(0, 2, 3, 1)))
+
+
+class BroadcastDecoder(nn.Module):
+    """The paper's decoder: copy the slot to every position, add positions, convolve (Watters et al., 2019).
+
+    Below 128 pixels the slot is copied to the full resolution and passes three 5×5 convolutions and a 3×3 one. At 128
+    it is copied to 8×8 and enlarged by four transposed convolutions of stride 2, then 5×5 and 3×3 at full resolution.
+    """
+
+    def __init__(self, slot_dim: int, channels: int, resolution: int):
+        super().__init__()
+        self.upsamples = resolution >= 128
+        if self.upsamples and resolution % 16:
+            raise ValueError(f"from 128 pixels on the resolution must be a multiple of 16, got {resolution}")
+        self.start = resolution // 16 if self.upsamples else resolution
+        self.position = SoftPositionEmbedding(slot_dim)
+        widths = [slot_dim] + [channels] * (5 if self.upsamples else 3)
+        strides = [2] * 4 + [1] if self.upsamples else [1] * 3
+        self.layers = nn.ModuleList(
+            # padding = 1 with stride 2: see `forward`, which cuts the last row and column
+            nn.ConvTranspose2d(before, after, 5, stride, padding=2 if stride == 1 else 1)
+            for before, after, stride in zip(widths[:-1], widths[1:], strides, strict=True)
+        )
+        self.output = nn.ConvTranspose2d(channels, 4, 3, padding=1)
+
+    def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Drawing:
+        x = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.start, self.start)
+        x = self.position(x)
+        for layer in self.layers:
+            x = layer(x)
+            if layer.stride == (2, 2):
+                # TensorFlow's SAME cuts 1 before and 2 after; torch's symmetric padding=2 would shift every layer.
+                x = x[..., :-1, :-1]
+            x = x.relu()
+        x = self.output(x).unflatten(0, slots.shape[:2])
+        return Drawing(x[:, :, :3], x[:, :, 3])
+
+
+class CoordinateDecoder(nn.Module):
+    """An MLP from (slot, pixel position) to colour and mask logit: any subset of pixels can be drawn on its own."""
+
+    BANDS = 6
+
+    def __init__(self, slot_dim: int, hidden: int, resolution: int, colour: Literal["pixel", "slot"]):
+        super().__init__()
+        self.resolution = resolution
+        self.from_slot = nn.Linear(slot_dim, hidden)
+        self.from_position = nn.Linear(4 * self.BANDS, hidden, bias=False)
+        self.mlp = nn.Sequential(
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 4 if colour == "pixel" else 1),
+        )
+        self.slot_colour = _slot_colour(slot_dim) if colour == "slot" else None
+
+    def forward(self, slots: Float[Tensor, "batch slots dim"], pixels: Tensor | None = None) -> Drawing:
+        """Draw the pixels numbered `pixels` (row-major, `[batch, some]`), or all of them as `[height, width]`."""
+        side = self.resolution
+        grid = coordinate_grid(side, side, slots.device)[..., :2].flatten(0, 1)
+        features = self.from_position(fourier_features(grid, self.BANDS).flatten(1))
+        features = features if pixels is None else features[pixels].unsqueeze(1)
+        x = self.mlp(self.from_slot(slots).unsqueeze(2) + features).movedim(-1, 2)  # [batch, slots, 4 or 1, pixels]
+        if pixels is None:
+            x = x.unflatten(-1, (side, side))
+        if self.slot_colour is None:
+            return Drawing(x[:, :, :3], x[:, :, 3])
+        colours = self.slot_colour(slots)
+        return Drawing(colours.unflatten(-1, (3, *[1] * (x.ndim - 3))), x[:, :, 0])
+
+
+class SeparableDecoder(nn.Module):
+    """A mask as a short sum of outer products, Σ_r column_r(y) · row_r(x), each factor drawn by a small MLP.
+
+    Two one-dimensional MLPs cost H + W evaluations per slot instead of H · W, so the full image is drawn at every
+    step. With `colour="pixel"` the three colour channels are drawn the same way.
+    """
+
+    BANDS = 6
+
+    def __init__(self, slot_dim: int, hidden: int, resolution: int, rank: int, colour: Literal["pixel", "slot"]):
+        super().__init__()
+        self.resolution = resolution
+        self.rank = rank
+        self.maps = 4 if colour == "pixel" else 1
+        self.from_slot = nn.Linear(slot_dim, 2 * hidden)
+        self.from_position = nn.Linear(2 * self.BANDS, 2 * hidden, bias=False)
+        self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
+        self.factors = nn.ModuleList(nn.Linear(hidden, self.maps * rank) for _ in range(2))
+        self.slot_colour = _slot_colour(slot_dim) if colour == "slot" else None
+
+    def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Drawing:
+        line = torch.linspace(0, 1, self.resolution, device=slots.device)
+        x = (self.from_slot(slots).unsqueeze(2) + self.from_position(fourier_features(line, self.BANDS))).relu()
+        down, across = (
+            factor(hidden(part).relu()).unflatten(-1, (self.maps, self.rank))
+            for part, hidden, factor in zip(x.chunk(2, dim=-1), self.hidden, self.factors, strict=True)
+        )
+        maps = torch.einsum("bkycr,bkxcr->bkcyx", down, across)
+        if self.slot_colour is None:
+            return Drawing(maps[:, :, :3], maps[:, :, 3])
+        return Drawing(self.slot_colour(slots)[..., None, None], maps[:, :, 0])
+
+
+def _slot_colour(slot_dim: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(slot_dim, slot_dim), nn.ReLU(), nn.Linear(slot_dim, 3))
+
+
+def compose(drawing: Drawing) -> tuple[Float[Tensor, "batch 3 *area"], Float[Tensor, "batch slots *area"]]:
+    """Lay the slots over one another: masks = softmax of the logits over slots, picture = Σ masks · colours."""
+    masks = drawing.logits.softmax(dim=1)
+    area = masks.shape[2:]
+    if drawing.colours.shape[3:].numel() == 1:  # one colour per slot: a small matrix product instead of a large sum
+        picture = drawing.colours.flatten(2).mT @ masks.flatten(2)
+        return picture.unflatten(-1, area), masks
+    return (masks.unsqueeze(2) * drawing.colours).sum(dim=1), masks
+
+
+class SlotAutoencoder(nn.Module):
+    """Encoder, slot attention and decoder in one module, built from an `AutoencoderConfig`.
+
+    Images come and go in [0, 1]; inside they live in [-1, 1], as in the paper.
+
+    Raises ValueError for a configuration that cannot be built, naming the field.
+    """
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        for field, choices in {
+            "encoder": ("paper", "strided"),
+            "decoder": ("broadcast", "coordinate", "separable"),
+            "colour": ("pixel", "slot"),
+        }.items():
+            if getattr(config, field) not in choices:
+                raise ValueError(f"{field} must be one of {choices}, got {getattr(config, field)!r}")
+        for field in ("resolution", "encoder_channels", "decoder_channels", "decoder_rank"):
+            if getattr(config, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
+        if config.decoder == "broadcast" and config.colour == "slot":
+            raise ValueError('the broadcast decoder paints every pixel its own colour; colour="slot" needs another')
+        if config.train_pixels and config.decoder != "coordinate":
+            raise ValueError(f"train_pixels needs the coordinate decoder, got decoder={config.decoder!r}")
+        if not 0 <= config.train_pixels <= config.resolution**2:
+            raise ValueError(f"train_pixels must be within 0 and {config.resolution**2}, got {config.train_pixels}")
+        self.config = config
+        self.encoder = Encoder(config.encoder, config.encoder_channels, config.slot_dim)
+        self.slot_attention = SlotAttention(
+            config.slot_dim,
+            config.slot_dim,
+            num_slots=config.num_slots,
+            num_iterations=config.num_iterations,
+            num_heads=config.num_heads,
+            mlp_hidden_dim=config.mlp_hidden_dim,
+            slot_init=config.slot_init,
+            gradient=config.gradient,
+            gradient_steps=config.gradient_steps,
+        )
+        self.decoder: nn.Module
+        if config.decoder == "broadcast":
+            self.decoder = BroadcastDecoder(config.slot_dim, config.decoder_channels, config.resolution)
+        elif config.decoder == "coordinate":
+            self.decoder = CoordinateDecoder(config.slot_dim, config.decoder_channels, config.resolution, config.colour)
+        else:
+            self.decoder = SeparableDecoder(
+                config.slot_dim,
+                config.decoder_channels,
+                config.resolution,
+                config.decoder_rank,
+                config.colour,
+            )
+        for part in (self.encoder, self.decoder):
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                    glorot_(layer)
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
+        """The features slot attention reads, on their grid.
+
+        Raises ValueError unless `images` is `[batch, 3, resolution, resolution]`, floating point and finite.
+        """
+        side = self.config.resolution
+        if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
+            raise ValueError(
+                f"images must be floating point [batch, 3, {side}, {side}], got {images.dtype} {list(images.shape)}"
+            )
+        if not torch.compiler.is_compiling() and not images.sum().isfinite():
+            raise ValueError("images must be finite, got NaN or infinite pixels")
+        return self.encoder(images * 2 - 1)
+
+    def loss(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean squared reconstruction error over everything, in the units of [-1, 1] images (the paper's objective).
+
+        `generator` draws the slots' start and, with `train_pixels`, which pixels count.
+        """
+        features = self.encode(images)
+        slots = self.slot_attention(features.flatten(1, 2), generator=generator).slots
+        target = images * 2 - 1
+        if self.config.train_pixels:
+            # Sampled with replacement: unbiased, and one cheap call for the whole batch.
+            pixels = torch.randint(
+                self.config.resolution**2,
+                (len(images), self.config.train_pixels),
+                generator=generator,
+                device="cpu" if generator is None else generator.device,
+            ).to(images.device)
+            picture, _ = compose(self.decoder(slots, pixels))
+            target = target.flatten(2).gather(2, pixels.unsqueeze(1).expand(-1, 3, -1))
+        else:
+            picture, _ = compose(self.decoder(slots))
+        return F.mse_loss(picture, target)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        restarts: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> AutoencoderOutput:
+        """Take images apart and put them together again.
+
+        Args:
+            images: `[batch, 3, resolution, resolution]` in [0, 1].
+            num_slots, num_iterations: override the configuration for this call.
+            restarts: random initialisations tried per image; the one of least reconstruction error is kept. No labels
+                are used. Costs that many times slot attention and decoder; the encoder runs once.
+            generator: the source of the slots' initial noise.
+
+        Raises:
+            ValueError: images of another shape, type or with NaN; a number below 1.
+        """
+        if restarts < 1:
+            raise ValueError(f"restarts must be at least 1, got {restarts}")
+        features = self.encode(images)
+        grid = features.shape[1:3]
+        inputs = features.flatten(1, 2).repeat_interleave(restarts, dim=0)
+        slots, attention, _ = self.slot_attention(inputs, num_slots, num_iterations, generator=generator)
+        drawing = self.decoder(slots)
+        picture, masks = compose(drawing)
+        if restarts > 1:
+            tries = picture.unflatten(0, (len(images), restarts))
+            error = (tries - (images * 2 - 1).unsqueeze(1)).square().mean(dim=(2, 3, 4))
+            best = torch.arange(len(images), device=images.device) * restarts + error.argmin(dim=1)
+            picture, masks, slots, attention = picture[best], masks[best], slots[best], attention[best]
+            drawing = Drawing(drawing.colours[best], drawing.logits[best])
+        return AutoencoderOutput(
+            reconstruction=(picture + 1) / 2,
+            slot_images=((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:]),
+            masks=masks,
+            slots=slots,
+            attention=attention.unflatten(-1, grid),
+        )

@@ -1,0 +1,252 @@
+"""Pictures of scenes, slots and scores. One palette; figures that read on a light and on a dark page.
+
+Every function returns the `Figure` it drew, takes tensors as the models return them, and draws nothing that was not
+computed. Slots are coloured by the Okabe–Ito palette, which stays distinct under the common colour-vision deficiencies.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito (2008), the black replaced by a mid grey that is seen on white and on dark pages.
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C")
+INK = "#808080"
+"""Text and axes: contrast about 4 to 1 both on white and on the book's dark background."""
+
+
+def use_style() -> None:
+    """Set matplotlib up for the book: no background, mid-grey text, the palette as colour cycle."""
+    mpl.rcParams.update(
+        {
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "savefig.bbox": "tight",
+            "figure.dpi": 110,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": INK,
+            "axes.titlecolor": INK,
+            "axes.titlesize": "medium",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "legend.frameon": False,
+            "legend.labelcolor": INK,
+            "axes.prop_cycle": mpl.cycler(color=[PALETTE[i] for i in (4, 0, 2, 5, 6, 1, 3, 7)]),
+            "image.interpolation": "nearest",
+            "svg.hashsalt": "slotlib",
+        }
+    )
+
+
+def slot_colours(count: int) -> Float[np.ndarray, "slots 3"]:
+    """RGB of each slot in [0, 1]; after eight the palette repeats, darker each time."""
+    base = np.array([mpl.colors.to_rgb(PALETTE[i % len(PALETTE)]) for i in range(count)])
+    return base * 0.6 ** (np.arange(count)[:, None] // len(PALETTE))
+
+
+def to_pixels(image: Float[Tensor, "3 height width"]) -> Float[np.ndarray, "height width 3"]:
+    """A tensor image as matplotlib wants it, clipped to [0, 1]."""
+    return image.detach().float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+
+
+def segmentation(masks: Float[Tensor, "slots height width"]) -> Float[np.ndarray, "height width 3"]:
+    """Soft masks as one picture: every pixel mixes the slots' colours by how much each slot claims it."""
+    return np.einsum("khw,kc->hwc", masks.detach().float().cpu().numpy(), slot_colours(len(masks)))
+
+
+def labels_picture(labels: Int[Tensor, "height width"], background: int | None = 0) -> np.ndarray:
+    """A label map as one picture, RGBA: background transparent, object i in slot colour i."""
+    labels = labels.cpu().numpy().astype(int)
+    colours = np.concatenate([slot_colours(labels.max() + 1), np.ones((labels.max() + 1, 1))], axis=1)
+    if background is None:
+        return colours[labels]
+    picture = colours[labels - (labels > background)]
+    picture[labels == background] = 0
+    return picture
+
+
+def _grid(rows: int, columns: int, size: float, gap: float = 0.06) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(columns * size, rows * size),
+        squeeze=False,
+        gridspec_kw={"wspace": gap, "hspace": gap},
+    )
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    return figure, axes
+
+
+def _label_rows(axes: np.ndarray, names: Sequence[str]) -> None:
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+
+
+def show_images(
+    images: Float[Tensor, "batch 3 height width"],
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    size: float = 1.2,
+) -> Figure:
+    """Images in a grid, in reading order."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, axes = _grid(rows, columns, size, gap=0.06 if titles is None else 0.3)
+    for i, axis in enumerate(axes.flat):
+        axis.set_visible(i < len(images))
+        if i < len(images):
+            axis.imshow(to_pixels(images[i]))
+            if titles is not None:
+                axis.set_title(titles[i])
+    return figure
+
+
+def show_reconstructions(
+    images: Float[Tensor, "batch 3 height width"],
+    output,
+    true_masks: Int[Tensor, "batch height width"] | None = None,
+    size: float = 1.2,
+) -> Figure:
+    """Row by row: images, reconstructions, which slot claims which pixel and, if given, the true objects.
+
+    `output` is what a `SlotAutoencoder` returned for `images`. Colours of slots and of true objects are unrelated.
+    """
+    names = ["image", "reconstruction", "slot masks"] + (["true objects"] if true_masks is not None else [])
+    figure, axes = _grid(len(names), len(images), size)
+    for i in range(len(images)):
+        axes[0, i].imshow(to_pixels(images[i]))
+        axes[1, i].imshow(to_pixels(output.reconstruction[i]))
+        axes[2, i].imshow(segmentation(output.masks[i]))
+        if true_masks is not None:
+            axes[3, i].imshow(labels_picture(true_masks[i]))
+    _label_rows(axes, names)
+    return figure
+
+
+def show_decomposition(
+    images: Float[Tensor, "batch 3 height width"], output, order: bool = True, size: float = 1.2
+) -> Figure:
+    """One row per image: the image, its reconstruction, then what each slot contributes (mask × slot image).
+
+    The titles' colours are the slots' colours in `segmentation`. With `order` slots are sorted by the area they claim,
+    largest first, so that the background comes first; the figure is then the same whatever order the slots drew.
+    """
+    count = output.masks.shape[1]
+    figure, axes = _grid(len(images), 2 + count, size)
+    for i in range(len(images)):
+        area = output.masks[i].mean(dim=(1, 2))
+        slots = area.argsort(descending=True).tolist() if order else list(range(count))
+        axes[i, 0].imshow(to_pixels(images[i]))
+        axes[i, 1].imshow(to_pixels(output.reconstruction[i]))
+        for column, k in enumerate(slots, start=2):
+            mask = output.masks[i, k].detach().float().cpu().numpy()
+            # Opacity is the mask, so an empty slot shows the page and not a colour nobody sees in the sum.
+            axes[i, column].imshow(np.dstack([to_pixels(output.slot_images[i, k]), mask]))
+            axes[i, column].add_patch(
+                plt.Rectangle(
+                    (0, 0),
+                    1,
+                    1,
+                    fill=False,
+                    lw=2,
+                    ec=slot_colours(count)[k],
+                    transform=axes[i, column].transAxes,
+                )
+            )
+    for axis, name in zip(axes[0], ["image", "sum of slots", *[f"slot {n}" for n in range(1, count + 1)]], strict=True):
+        axis.set_title(name)
+    return figure
+
+
+def show_attention(
+    attention: Float[Tensor, "iterations slots height width"],
+    image: Float[Tensor, "3 height width"] | None = None,
+    size: float = 1.1,
+) -> Figure:
+    """One row per iteration: the outcome of the competition, then how much of each input every slot won.
+
+    A slot's picture runs from 0 (grey) to 1 (its full colour). With `image`, it stands in front of the first row.
+    """
+    iterations, count = attention.shape[:2]
+    first = int(image is not None)
+    figure, axes = _grid(iterations, first + 1 + count, size)
+    for t in range(iterations):
+        axes[t, first].imshow(segmentation(attention[t]))
+        for k in range(count):
+            won = attention[t, k].detach().float().cpu().numpy()[..., None]
+            axes[t, first + 1 + k].imshow(won * slot_colours(count)[k] + (1 - won) * np.full(3, 0.35))
+    if image is not None:
+        axes[0, 0].imshow(to_pixels(image))
+        axes[0, 0].set_title("image")
+    _label_rows(axes, [f"iteration {t + 1}" for t in range(iterations)])
+    for column, name in enumerate(["all slots", *[f"slot {k + 1}" for k in range(count)]], start=first):
+        axes[0, column].set_title(name)
+    return figure
+
+
+def show_distribution(
+    scores: Mapping[str, Float[Tensor, "images"]], label: str = "FG-ARI per image", size: tuple = (7, None)
+) -> Figure:
+    """Every image a dot, one row per name, with the median (bar) and the mean (diamond).
+
+    Averages hide the two populations that object discovery produces, solved and failed scenes; dots do not.
+    """
+    figure, axis = plt.subplots(figsize=(size[0], size[1] or 0.8 + 0.7 * len(scores)))
+    jitter = np.random.default_rng(0)
+    colours = [entry["color"] for entry in mpl.rcParams["axes.prop_cycle"]]
+    for row, values in enumerate(scores.values()):
+        values = torch.as_tensor(values).cpu().double().numpy()
+        colour = colours[row % len(colours)]
+        axis.scatter(values, row + jitter.uniform(-0.28, 0.28, len(values)), s=7, alpha=0.35, lw=0, color=colour)
+        axis.plot([np.median(values)] * 2, [row - 0.36, row + 0.36], color=INK, lw=2)
+        axis.plot(values.mean(), row, marker="D", ms=7, mfc=colour, mec=INK)
+        axis.annotate(
+            f"mean {values.mean():.3f}",
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            color=INK,
+        )
+    axis.set_yticks(range(len(scores)), list(scores))
+    axis.set_ylim(len(scores) - 0.5, -0.5)
+    axis.set_xlabel(label)
+    return figure
+
+
+def show_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    size: tuple[float, float] = (6, 3),
+    log: bool = False,
+) -> Figure:
+    """Lines by name, each a pair (x values, y values), labelled at their ends."""
+    figure, axis = plt.subplots(figsize=size)
+    for name, (xs, ys) in curves.items():
+        (line,) = axis.plot(xs, ys, marker="o", ms=3)
+        axis.annotate(
+            f" {name}",
+            (xs[-1], ys[-1]),
+            color=line.get_color(),
+            va="center",
+            annotation_clip=False,
+            fontsize="small",
+        )
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    if log:
+        axis.set_yscale("log")
+    return figure

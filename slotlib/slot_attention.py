@@ -1,0 +1,283 @@
+"""Slot Attention (chapter 02): Locatello et al., 2020, arXiv 2006.15055, Algorithm 1.
+
+A handful of vectors, the slots, compete for a set of inputs. In each iteration
+
+    attention = softmax over slots of  q(LN(slots)) · k(LN(inputs)) / √D        (every input is shared out)
+    updates   = weighted mean over inputs of  v(LN(inputs)),  weights attention + ε
+    slots     = GRU(updates, slots);  slots = slots + MLP(LN(slots))
+
+exactly as in the authors' TensorFlow code: no biases in q, k, v; ε added to every weight before normalising; the GRU
+receives the slots as they are, not normalised; LayerNorm with ε = 1e-3 (the Keras default).
+
+Two things are ours. The *arithmetic*: slots are few and inputs are many, so keys and values are never formed;
+q·(W_k x) = (W_kᵀq)·x and Σ a (W_v x) = W_v (Σ a x) give the same numbers for less work. And `gradient="implicit"`:
+all iterations but the last run without a graph, so memory does not grow with their number (Chang et al., 2022, arXiv
+2207.00787; chapter 06). The forward values are the same in both modes.
+"""
+
+import math
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SlotInit = Literal["gaussian", "learned", "background"]
+
+LAYER_NORM_EPS = 1e-3  # Keras' default, which the official checkpoints were trained with; torch's is 1e-5
+
+
+class SlotHistory(NamedTuple):
+    """Every iteration of one call: entry 0 of `slots` is the initialisation."""
+
+    slots: Float[Tensor, "iterations_plus_1 batch slots dim"]
+    attention: Float[Tensor, "iterations batch slots inputs"]
+
+
+class SlotAttentionOutput(NamedTuple):
+    slots: Float[Tensor, "batch slots dim"]
+    attention: Float[Tensor, "batch slots inputs"]
+    """Softmax over the slots, before the weighted mean: `attention.sum(1) == 1`. Averaged over heads."""
+    history: SlotHistory | None
+
+
+class PreparedInputs(NamedTuple):
+    """What every iteration needs of the inputs, computed once by `SlotAttention.prepare`."""
+
+    inputs: Float[Tensor, "batch inputs dim"]
+    """Normalised to mean 0 and variance 1, without the LayerNorm's affine map (it is folded into the slots' side)."""
+    total: Float[Tensor, "batch 1 dim"]
+    """Their sum over the inputs: the ε of every weight multiplies it."""
+
+
+def glorot_(layer: nn.Module) -> None:
+    """Initialise a layer as Keras does, and so the official code: Glorot-uniform weights, zero bias.
+
+    torch's default weights are √3 times smaller (and more where a layer narrows). Products of several such layers, like
+    the masks of a fresh decoder, then start so flat that learning takes many times longer (chapter 03 measures it).
+    """
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+class SlotAttention(nn.Module):
+    """Slots that compete for inputs, iterated (Algorithm 1 of Locatello et al., 2020).
+
+    Args:
+        input_dim: width of the inputs.
+        slot_dim: width of the slots.
+        num_slots: default number of slots; with `slot_init="gaussian"` a call may use any other.
+        num_iterations: default number of iterations, ≥ 1; a call may use any other.
+        num_heads: attention heads, each with its own softmax over slots; must divide `slot_dim`.
+        mlp_hidden_dim: hidden width of the residual MLP.
+        slot_init: "gaussian": slots are drawn from one learned normal distribution, so they are exchangeable and
+            their number is free. "learned": each slot has its own learned start (a query, as in arXiv 2210.08990).
+            "background": slot 0 has a learned start and all others are drawn. The background is then one slot's from
+            the first iteration on, and the others compete for objects only; their number stays free.
+        gradient: "unrolled": backpropagation through all iterations. "implicit": through the last `gradient_steps`,
+            whose start is treated as a constant. Learned starts, and slots passed in, still get a gradient, straight
+            through; μ and σ do not and stay as they were initialised: their straight-through gradient would shrink σ,
+            and with it the variety that breaks ties.
+        gradient_steps: 1 is the one-step gradient of arXiv 2207.00787; k iterations from a fixed point give its k-term
+            Neumann series. No effect with gradient="unrolled".
+        eps: added to every attention weight before the weighted mean.
+
+    Raises:
+        ValueError: a size below 1, heads that do not divide `slot_dim`, an unknown `slot_init` or `gradient`.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        slot_dim: int = 64,
+        *,
+        num_slots: int = 7,
+        num_iterations: int = 3,
+        num_heads: int = 1,
+        mlp_hidden_dim: int = 128,
+        slot_init: SlotInit = "gaussian",
+        gradient: Literal["unrolled", "implicit"] = "unrolled",
+        gradient_steps: int = 1,
+        eps: float = 1e-8,
+    ):
+        super().__init__()
+        sizes = dict(
+            input_dim=input_dim,
+            slot_dim=slot_dim,
+            num_slots=num_slots,
+            num_iterations=num_iterations,
+            num_heads=num_heads,
+            mlp_hidden_dim=mlp_hidden_dim,
+            gradient_steps=gradient_steps,
+        )
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if slot_dim % num_heads:
+            raise ValueError(f"num_heads must divide slot_dim, got slot_dim={slot_dim} and num_heads={num_heads}")
+        if slot_init not in get_args(SlotInit):
+            raise ValueError(f"slot_init must be one of {get_args(SlotInit)}, got {slot_init!r}")
+        if gradient not in ("unrolled", "implicit"):
+            raise ValueError(f'gradient must be "unrolled" or "implicit", got {gradient!r}')
+        self.input_dim = input_dim
+        self.slot_dim = slot_dim
+        self.num_slots = num_slots
+        self.num_iterations = num_iterations
+        self.num_heads = num_heads
+        self.slot_init = slot_init
+        self.gradient = gradient
+        self.gradient_steps = gradient_steps
+        self.eps = eps
+
+        self.norm_inputs = nn.LayerNorm(input_dim, eps=LAYER_NORM_EPS)
+        self.norm_slots = nn.LayerNorm(slot_dim, eps=LAYER_NORM_EPS)
+        self.norm_mlp = nn.LayerNorm(slot_dim, eps=LAYER_NORM_EPS)
+        self.project_q = nn.Linear(slot_dim, slot_dim, bias=False)
+        self.project_k = nn.Linear(input_dim, slot_dim, bias=False)
+        self.project_v = nn.Linear(input_dim, slot_dim, bias=False)
+        self.gru = nn.GRUCell(slot_dim, slot_dim)
+        self.mlp = nn.Sequential(nn.Linear(slot_dim, mlp_hidden_dim), nn.ReLU(), nn.Linear(mlp_hidden_dim, slot_dim))
+        for linear in (self.project_q, self.project_k, self.project_v, self.mlp[0], self.mlp[2]):
+            glorot_(linear)
+        # Glorot-uniform as Keras computes it for shape (1, 1, D). torch's xavier_uniform_ sees other fans there.
+        bound = math.sqrt(6 / (1 + slot_dim))
+        if slot_init == "learned":
+            self.slots_mu = nn.Parameter(torch.randn(1, num_slots, slot_dim))
+        else:
+            self.slots_mu = nn.Parameter(torch.empty(1, 1, slot_dim).uniform_(-bound, bound))
+            self.slots_log_sigma = nn.Parameter(torch.empty(1, 1, slot_dim).uniform_(-bound, bound))
+        if slot_init == "background":
+            self.slots_background = nn.Parameter(torch.randn(1, 1, slot_dim))
+
+    def initial_slots(
+        self,
+        batch_size: int,
+        num_slots: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Where the slots start: drawn from N(μ, σ²) with `generator`, learned, or slot 0 learned and the rest drawn.
+
+        The noise is drawn on the generator's own device, so a CPU generator gives the same slots on any device.
+
+        Raises ValueError for fewer than 1 slot, or another number than was learned with `slot_init="learned"`.
+        """
+        count = self.num_slots if num_slots is None else num_slots
+        if count < 1:
+            raise ValueError(f"num_slots must be at least 1, got {count}")
+        if self.slot_init == "learned":
+            if count != self.num_slots:
+                raise ValueError(
+                    f"this model learned {self.num_slots} slots and cannot start {count}; "
+                    'the number of slots is free with slot_init="gaussian" and "background"'
+                )
+            return self.slots_mu.expand(batch_size, -1, -1)
+        device = self.slots_mu.device if generator is None else generator.device
+        noise = torch.randn(
+            batch_size, count, self.slot_dim, generator=generator, device=device, dtype=self.slots_mu.dtype
+        )
+        slots = self.slots_mu + self.slots_log_sigma.exp() * noise.to(self.slots_mu.device)
+        if self.gradient == "implicit":
+            slots = slots.detach()  # the straight-through gradient below would shrink σ
+        if self.slot_init == "background":
+            slots = torch.cat([self.slots_background.expand(batch_size, -1, -1), slots[:, 1:]], dim=1)
+        return slots
+
+    def prepare(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> PreparedInputs:
+        """Normalise the inputs, once for all iterations.
+
+        Raises ValueError unless `inputs` is `[batch, inputs, input_dim]` with at least one input, all finite.
+        """
+        if inputs.ndim != 3 or inputs.shape[2] != self.input_dim or inputs.shape[1] == 0:
+            raise ValueError(
+                f"inputs must be [batch, inputs >= 1, input_dim={self.input_dim}], got {list(inputs.shape)}"
+            )
+        normalised = F.layer_norm(inputs, (self.input_dim,), eps=self.norm_inputs.eps)
+        total = normalised.sum(dim=1, keepdim=True)
+        # One NaN or infinity makes its whole sum NaN, so checking the sums is enough (and costs 1/N).
+        if not torch.compiler.is_compiling() and not total.isfinite().all():
+            raise ValueError("inputs must be finite, got NaN or infinite values")
+        return PreparedInputs(normalised, total)
+
+    def step(
+        self, slots: Float[Tensor, "batch slots dim"], prepared: PreparedInputs
+    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
+        """One iteration: the new slots, and the attention (softmax over slots) that made them."""
+        batch, count, _ = slots.shape
+        x, heads = prepared.inputs, self.num_heads
+        gain, shift = self.norm_inputs.weight, self.norm_inputs.bias
+
+        # Queries carried to the inputs' side: q·W_k(gain·x + shift) = (W_kᵀq·gain)·x + (W_kᵀq)·shift, per head.
+        queries = self.project_q(self.norm_slots(slots)) * math.sqrt(heads / self.slot_dim)
+        if heads == 1:
+            reach = queries @ self.project_k.weight
+        else:
+            per_head = self.project_k.weight.unflatten(0, (heads, -1))
+            reach = torch.einsum("bkhd,hdi->bhki", queries.unflatten(-1, (heads, -1)), per_head).flatten(1, 2)
+        logits = torch.baddbmm((reach @ shift).unsqueeze(-1), reach * gain, x.mT)
+        attention = logits.unflatten(1, (heads, count)).softmax(dim=2).flatten(1, 2)
+
+        # Weighted mean with weights attention + eps, divided out after the product: K·D numbers instead of K·N.
+        weight = attention.sum(dim=-1, keepdim=True) + self.eps * x.shape[1]
+        mean = (torch.bmm(attention, x) + self.eps * prepared.total) / weight
+        mean = mean * gain + shift
+        if heads == 1:
+            updates = self.project_v(mean)
+        else:
+            per_head = self.project_v.weight.unflatten(0, (heads, -1))
+            updates = torch.einsum("bhki,hdi->bkhd", mean.unflatten(1, (heads, count)), per_head).flatten(2)
+            attention = attention.unflatten(1, (heads, count)).mean(dim=1)
+
+        slots = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).unflatten(0, (batch, count))
+        return slots + self.mlp(self.norm_mlp(slots)), attention
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch inputs input_dim"],
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        slots: Float[Tensor, "batch slots dim"] | None = None,
+        generator: torch.Generator | None = None,
+        return_history: bool = False,
+    ) -> SlotAttentionOutput:
+        """Bind `inputs` to slots.
+
+        Args:
+            inputs: `[batch, inputs, input_dim]`, floating point.
+            num_slots, num_iterations: override the module's own for this call.
+            slots: start here instead of at a fresh initialisation, `[batch, slots, slot_dim]`.
+            generator: the source of the initial noise; without one, torch's global generator.
+            return_history: also return slots and attention of every iteration.
+
+        Raises:
+            ValueError: wrong rank or width, no inputs, no slots, no iterations, NaN or infinite inputs.
+        """
+        iterations = self.num_iterations if num_iterations is None else num_iterations
+        if iterations < 1:
+            raise ValueError(f"num_iterations must be at least 1, got {iterations}")
+        prepared = self.prepare(inputs)
+        if slots is None:
+            slots = self.initial_slots(len(inputs), num_slots, generator)
+        elif slots.ndim != 3 or slots.shape[::2] != (len(inputs), self.slot_dim) or slots.shape[1] == 0:
+            raise ValueError(
+                f"slots must be [batch={len(inputs)}, slots >= 1, slot_dim={self.slot_dim}], got {list(slots.shape)}"
+            )
+        elif num_slots not in (None, slots.shape[1]):
+            raise ValueError(f"slots has {slots.shape[1]} slots but num_slots={num_slots} was asked for")
+
+        start, trail, looks = slots, [slots], []
+        constant = max(0, iterations - self.gradient_steps) if self.gradient == "implicit" else 0
+        for i in range(iterations):
+            if self.gradient == "implicit" and i == constant:
+                # From here on with a graph, from the (near) fixed point taken as a constant. Adding start − start keeps
+                # its value but hands the gradient straight to the start, which would otherwise never learn (arXiv
+                # 2210.08990).
+                slots = slots.detach() + (start - start.detach())
+            with torch.set_grad_enabled(torch.is_grad_enabled() and i >= constant):
+                slots, attention = self.step(slots, prepared)
+            if return_history:  # otherwise nothing may keep the finished iterations alive
+                trail.append(slots)
+                looks.append(attention)
+        history = SlotHistory(torch.stack(trail), torch.stack(looks)) if return_history else None
+        return SlotAttentionOutput(slots, attention, history)

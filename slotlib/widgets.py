@@ -1,0 +1,59 @@
+"""Sliders that redraw a picture: `explore(render, slots=(1, 8, 4))` in a chapter.
+
+The picture is part of the widget's state, so a saved notebook and the static page show the last one even where no
+kernel answers. What a slider calls is a plain function of its values, which tests call directly.
+"""
+
+import io
+from collections.abc import Callable
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+Control = tuple[int, int, int] | tuple[float, float, float] | list[str]
+
+
+def picture(figure: Figure) -> bytes:
+    """The figure as PNG bytes; closes it, so that the notebook does not show it a second time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _slider(name: str, control: Control) -> ipywidgets.ValueWidget:
+    label = name.replace("_", " ")
+    if isinstance(control, list):
+        return ipywidgets.Dropdown(options=control, value=control[0], description=label)
+    low, high, start = control
+    kind = ipywidgets.IntSlider if all(isinstance(v, int) for v in control) else ipywidgets.FloatSlider
+    step = {} if kind is ipywidgets.IntSlider else {"step": (high - low) / 100}
+    # Redrawing waits for the release of the slider: a drag would queue dozens of pictures.
+    return kind(value=start, min=low, max=high, description=label, continuous_update=False, **step)
+
+
+def explore(render: Callable[..., Figure], **controls: Control) -> ipywidgets.VBox:
+    """A row of controls above the picture that `render(**values)` draws.
+
+    Args:
+        render: called with one keyword per control, returns a figure.
+        controls: `(least, most, start)` of integers or floats for a slider, or a list of names for a menu.
+
+    An exception in `render` is shown in the widget's place for text, and the sliders stay alive.
+    """
+    sliders = {name: _slider(name, control) for name, control in controls.items()}
+    image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+    message = ipywidgets.HTML()
+
+    def redraw(_change: object = None) -> None:
+        try:
+            image.value = picture(render(**{name: slider.value for name, slider in sliders.items()}))
+            message.value = ""
+        except Exception as error:  # a slider callback has no caller to raise to
+            message.value = f"<pre>{type(error).__name__}: {error}</pre>"
+
+    for slider in sliders.values():
+        slider.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([ipywidgets.HBox(list(sliders.values()), layout={"flex_flow": "row wrap"}), image, message])

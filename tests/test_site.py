@@ -1,0 +1,291 @@
+"""The built pages, looked at in a headless Chromium: what a reader gets, in light and dark, wide and narrow.
+
+Needs book/_build/html (`make book`) and a Chromium or Chrome on this machine. Without either the tests are
+skipped, unless SLOTLIB_REQUIRE_BROWSER=1, as in CI.
+"""
+
+import functools
+import http.server
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parents[1]
+HTML = ROOT / "book" / "_build" / "html"
+PAGES = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts)
+CHAPTERS = [page for page in PAGES if page.startswith("chapters/")]
+REQUIRED = os.environ.get("SLOTLIB_REQUIRE_BROWSER") == "1"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+MAC_BROWSER = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+PHONE, DESKTOP = 390, 1280
+ENOUGH_CONTRAST = 4.5  # WCAG 2.2, level AA, for text
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    if not PAGES:
+        message = f"there is no built book in {HTML}: run `make book` first"
+        pytest.fail(message) if REQUIRED else pytest.skip(message)
+
+
+# --- a browser and a server -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    executable = next(filter(None, map(shutil.which, (*BROWSERS, MAC_BROWSER))), None)
+    if executable is None:
+        message = f"no browser: the built pages were not checked (looked for {', '.join(BROWSERS)})"
+        pytest.fail(message) if REQUIRED else pytest.skip(message)
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    if sys.platform == "linux" and os.geteuid() == 0:
+        quiet.append("--no-sandbox")  # Chromium's sandbox refuses to run as root
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=executable, args=quiet)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The book, served on this machine; the address ends in a slash."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=HTML))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@dataclass
+class Log:
+    """What a page did while it was open."""
+
+    foreign: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def visit(browser, base: str, page: str, *, theme: str = "light", width: int = DESKTOP):
+    """Open a page as a reader with this theme and window; yields the tab and its log."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    context.add_init_script(f"try {{ localStorage.mode = localStorage.theme = '{theme}' }} catch {{}}")
+    log = Log()
+
+    def request(route):
+        url = route.request.url
+        if url.startswith((base, "data:", "blob:")):
+            route.continue_()
+        else:
+            log.foreign.append(url)
+            route.abort()
+
+    context.route("**/*", request)
+    tab = context.new_page()
+    tab.on("response", lambda r: log.missing.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    tab.on("console", lambda m: log.errors.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda error: log.errors.append(str(error)))
+    tab.goto(base + page, wait_until="networkidle")
+    tab.evaluate("() => window.MathJax?.startup?.promise?.then(() => true)")
+    if tab.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
+        tab.wait_for_selector(".jupyter-widgets")
+    yield tab, log
+    context.close()
+
+
+# --- every page -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_asks_no_other_host_and_has_no_errors(browser, site, page):
+    with visit(browser, site, page) as (_, log):
+        assert log.foreign == []
+        assert log.missing == []
+        assert log.errors == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_shows_its_pictures_and_its_mathematics(browser, site, page):
+    with visit(browser, site, page) as (tab, _):
+        for image in tab.locator("main img").all():
+            shown, alt = image.evaluate("i => [i.complete && i.naturalWidth > 0, i.alt]")
+            assert shown, image.get_attribute("src")
+            assert alt.strip(), f"no alt text: {image.get_attribute('src')}"
+        written = tab.locator("main .math").count()
+        assert tab.locator("main .math mjx-container").count() >= written
+        assert tab.locator("mjx-merror, [data-mjx-error]").all_inner_texts() == []
+        # For screen readers MathJax writes the formula a second time, as MathML.
+        assert tab.locator("main .math mjx-assistive-mml").count() >= written
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_fits_a_phone(browser, site, page):
+    with visit(browser, site, page, width=PHONE) as (tab, _):
+        assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE
+        # Whatever is wider scrolls in its own box, and none of it lies left of where scrolling begins.
+        for formula in tab.locator("main div.math > mjx-container").all():
+            assert formula.evaluate("e => e.getBoundingClientRect().x >= -1"), formula.inner_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("page", [page for page in PAGES if page.partition("/")[0] in ("book", "chapters")])
+def test_text_can_be_read_and_figures_have_no_panel(browser, site, page, theme):
+    with visit(browser, site, page, theme=theme) as (tab, log):
+        assert tab.evaluate("document.documentElement.dataset.theme") == theme
+        for selector in (
+            "p",
+            "li",
+            "blockquote p",
+            "figcaption p",
+            "summary",
+            "td",
+            ".widget-label",
+            ".output pre",
+        ):
+            for element in tab.locator(f"article {selector}:visible").all()[:5]:
+                text, ground = element.evaluate(COLOURS)
+                assert contrast(text, ground) >= ENOUGH_CONTRAST, f"{selector}: {text} on {ground}"
+        for image in tab.locator("article .cell_output img").all():
+            style = "i => [getComputedStyle(i).backgroundColor, getComputedStyle(i).filter]"
+            assert image.evaluate(style) == ["rgba(0, 0, 0, 0)", "none"]
+        assert log.errors == []
+
+
+# An element's colour, and the first background that is not transparent around it.
+COLOURS = """element => {
+  const rgba = colour => colour.match(/[\\d.]+/g).map(Number);
+  let around = element;
+  while (around.parentElement && rgba(getComputedStyle(around).backgroundColor)[3] === 0)
+    around = around.parentElement;
+  return [rgba(getComputedStyle(element).color), rgba(getComputedStyle(around).backgroundColor)];
+}"""
+
+
+def contrast(text: list[float], ground: list[float]) -> float:
+    """WCAG contrast ratio of two sRGB colours."""
+
+    def luminance(colour):
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(text[:3]), luminance(ground[:3])))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_inside_the_book_lead_somewhere(page):
+    source = HTML / page
+    for link in parsed(source).select("a[href], link[href], script[src], img[src]"):
+        target = link.get("href") or link.get("src")
+        address = urlsplit(target)
+        if address.scheme or address.netloc or target == "#":
+            continue
+        file = (source.parent / unquote(address.path)).resolve() if address.path else source
+        assert file.exists(), target
+        if address.fragment and file.suffix == ".html":
+            names = {e.get("id") for e in parsed(file).select("[id]")} | {
+                e["name"] for e in parsed(file).select("a[name]")
+            }
+            assert unquote(address.fragment) in names, target
+
+
+@functools.cache
+def parsed(path: Path) -> BeautifulSoup:
+    return BeautifulSoup(path.read_text("utf-8"), "html.parser")
+
+
+# --- chapters ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_widgets_show_their_stored_state(browser, site, page):
+    with visit(browser, site, page) as (tab, log):
+        assert tab.locator(".jupyter-widgets.widget-slider:visible").count() >= 1
+        picture = tab.locator("img.widget-image:visible").first
+        assert picture.evaluate("i => i.complete && i.naturalWidth > 50 && i.clientWidth > 50")
+        assert log.errors == []
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_solutions_and_answers_open(browser, site, page):
+    with visit(browser, site, page) as (tab, _):
+        for fold in tab.locator("article details").all():
+            inside = fold.locator(":scope > :not(summary)").first
+            assert not inside.is_visible(), "it is open from the start"
+            fold.locator("summary").first.click()
+            assert inside.is_visible()
+
+
+@pytest.mark.parametrize("page", CHAPTERS[:1])
+def test_a_chapter_also_works_as_a_file(browser, page):
+    """A reader may unpack the pages and open them without any server."""
+    with visit(browser, HTML.as_uri() + "/", page) as (tab, log):
+        assert tab.locator("mjx-container").count() > 0
+        assert tab.locator(".jupyter-widgets:visible").count() > 0
+        assert log.foreign == []
+        assert log.errors == []
+
+
+# --- the whole book ---------------------------------------------------------------------------
+
+
+def test_the_front_door_opens_the_landing_page(browser, site):
+    with visit(browser, site, "") as (tab, _):
+        tab.wait_for_url("**/book/index.html")
+        assert "Slot Attention" in tab.title()
+
+
+def test_search_finds_a_word(browser, site):
+    with visit(browser, site, "search.html?q=softmax") as (tab, log):
+        tab.wait_for_selector("#search-results ul.search li a")
+        assert log.errors == []
+
+
+def test_github_pages_serves_the_underscore_folders():
+    assert (HTML / ".nojekyll").exists()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("", {"repository": False, "colab": False}),
+        ("https://github.com/owner/name", {"repository": True, "colab": True}),
+        ("https://example.org/owner/name", {"repository": True, "colab": False}),
+    ],
+)
+def test_only_buttons_that_lead_somewhere_are_shown(monkeypatch, address, expected):
+    monkeypatch.syspath_prepend(str(ROOT / "book" / "ext"))
+    import slotbook
+
+    options = {
+        "repository_url": address,
+        "launch_buttons": {"colab_url": "https://colab.research.google.com"},
+    }
+    slotbook.offer_only_live_buttons(None, SimpleNamespace(html_theme_options=options))
+    assert options["use_repository_button"] == expected["repository"]
+    assert ("launch_buttons" in options) == expected["colab"]
+
+
+def test_the_pages_show_the_buttons_that_the_address_allows():
+    import yaml
+
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    on_github = (config["repository"]["url"] or "").startswith("https://github.com/")
+    for page in CHAPTERS:
+        assert ("colab.research.google.com" in (HTML / page).read_text("utf-8")) == on_github

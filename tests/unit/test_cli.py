@@ -1,0 +1,84 @@
+"""The command line: packaged configurations, flags that override them, one line for each mistake."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from slotlib import cli, zoo
+from slotlib.training import Config
+
+
+@pytest.mark.parametrize("name", cli.config_names())
+def test_packaged_configurations_fit_the_dataclasses(name):
+    assert isinstance(cli.read_config(name), Config)
+
+
+def test_the_paper_configuration_is_the_dataclass_default():
+    assert cli.read_config("tetrominoes_paper") == Config()
+
+
+def test_a_flag_overrides_the_file(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(cli.training, "train", lambda config, folder, resume: seen.update(config=config))
+    cli.main(
+        ["train", "--config", "tetrominoes", f"--folder={tmp_path}", "--model.num_slots", "5", "--train.lr", "1e-3"]
+    )
+    expected = cli.read_config("tetrominoes")
+    expected.model.num_slots, expected.train.lr = 5, 1e-3
+    assert seen["config"] == expected
+
+
+def test_evaluate_prints_measured_scores(capsys):
+    cli.main(["evaluate", "tetrominoes", "--images=32", "--scenes_seed=5", "--restarts=2"])
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["fg_ari"] > 0.8
+    assert (scores["images"], scores["scenes_seed"], scores["restarts"]) == (32, 5, 2)
+
+
+def test_data_draws_a_contact_sheet(tmp_path):
+    cli.main(["data", "tetrominoes", f"--out={tmp_path / 'sheet.png'}", "--count=4", '--options={"num_objects": 2}'])
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_zoo_lists_models_and_prints_cards(capsys):
+    cli.main(["zoo"])
+    assert all(name in capsys.readouterr().out for name in zoo.names())
+    cli.main(["zoo", "tetrominoes"])
+    assert json.loads(capsys.readouterr().out)["configuration"] == dataclasses.asdict(zoo.load("tetrominoes").config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config", "nonsense", "--folder", "x"], "no configuration 'nonsense'"),
+        (["evaluate", "nonsense"], "no checkpoint 'nonsense'"),
+        (["data", "nonsense", "--out", "x.png"], "unknown dataset 'nonsense'"),
+        (["data", "tetrominoes", "--out", "/proc/none/x.png"], "cannot write to the output folder"),
+        (["train", "--folder", "/proc/none"], "cannot write to the output folder"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message):
+    with pytest.raises(SystemExit) as error:
+        cli.main(arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistyped_flag_is_named():
+    process = subprocess.run(
+        [sys.executable, "-m", "slotlib", "train", "--folder=x", "--train.learning_rate=1"],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 2
+    assert "train.learning_rate" in process.stderr
+
+
+def test_without_a_command_usage_is_printed(capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main([])
+    assert error.value.code == 2
+    assert "train|evaluate|data|zoo" in capsys.readouterr().err

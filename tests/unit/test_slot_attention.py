@@ -1,0 +1,499 @@
+"""Slot attention against Algorithm 1 written out in float64, and against its own symmetries."""
+
+import math
+import weakref
+
+import pytest
+import torch
+from scipy import stats
+from torch.autograd.graph import saved_tensors_hooks
+
+from slotlib.slot_attention import SlotAttention
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-12) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+def build(input_dim: int = 6, slot_dim: int = 8, **options) -> SlotAttention:
+    """A small module in float64 whose every parameter counts: no gain is 1 and no bias 0."""
+    options = {"num_slots": 4, "mlp_hidden_dim": 10} | options
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(7)
+        module = SlotAttention(input_dim, slot_dim, **options).double()
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+# --- Algorithm 1 of Locatello et al. (2020), the plain way ---
+
+
+def layer_norm(x, norm):
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-3).sqrt() * norm.weight + norm.bias
+
+
+def gru(update, hidden, cell):
+    """Cho et al. (2014), with the gates in PyTorch's order and the reset gate applied after the product."""
+    from_update = (update @ cell.weight_ih.T + cell.bias_ih).chunk(3, -1)
+    from_hidden = (hidden @ cell.weight_hh.T + cell.bias_hh).chunk(3, -1)
+    reset = 1 / (1 + torch.exp(-from_update[0] - from_hidden[0]))
+    keep = 1 / (1 + torch.exp(-from_update[1] - from_hidden[1]))
+    candidate = torch.tanh(from_update[2] + reset * from_hidden[2])
+    return (1 - keep) * candidate + keep * hidden
+
+
+def algorithm_1_step(module, slots, inputs):
+    inputs = layer_norm(inputs, module.norm_inputs)
+    keys, values = inputs @ module.project_k.weight.T, inputs @ module.project_v.weight.T
+    queries = layer_norm(slots, module.norm_slots) @ module.project_q.weight.T
+    width = queries.shape[-1] // module.num_heads
+    updates, attentions = [], []
+    for head in range(module.num_heads):
+        of_head = slice(head * width, (head + 1) * width)
+        k, q, v = keys[..., of_head], queries[..., of_head], values[..., of_head]
+        logits = torch.einsum("bnc,bkc->bnk", k, q) / math.sqrt(width)
+        attention = logits.exp() / logits.exp().sum(-1, keepdim=True)  # over the slots
+        weights = attention + module.eps
+        weights = weights / weights.sum(1, keepdim=True)  # over the inputs
+        updates.append(torch.einsum("bnk,bnc->bkc", weights, v))
+        attentions.append(attention.transpose(1, 2))
+    slots = gru(torch.cat(updates, -1), slots, module.gru)
+    hidden = layer_norm(slots, module.norm_mlp) @ module.mlp[0].weight.T + module.mlp[0].bias
+    slots = slots + hidden.clamp(min=0) @ module.mlp[2].weight.T + module.mlp[2].bias
+    return slots, torch.stack(attentions).mean(0)
+
+
+def algorithm_1(module, slots, inputs, iterations):
+    for _ in range(iterations):
+        slots, attention = algorithm_1_step(module, slots, inputs)
+    return slots, attention
+
+
+def gradients(outputs, module, *more):
+    """Of a loss in which every number of slots and attention has its own weight."""
+    loss = sum((x * randn(*x.shape, seed=i)).sum() for i, x in enumerate(outputs))
+    leaves = [p for p in module.parameters() if p.requires_grad] + list(more)
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize(("input_dim", "slot_dim"), [(6, 8), (8, 8), (12, 4)])
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_equals_algorithm_1(heads, input_dim, slot_dim, iterations):
+    module = build(input_dim, slot_dim, num_heads=heads, num_iterations=iterations)
+    inputs = randn(3, 20, input_dim, seed=1).requires_grad_()
+    start = randn(3, 4, slot_dim, seed=2).requires_grad_()
+    ours = module(inputs, slots=start)
+    expected = algorithm_1(module, start, inputs, iterations)
+    close(ours.slots, expected[0], atol=1e-10)
+    close(ours.attention, expected[1], atol=1e-10)
+    for a, b in zip(
+        gradients(ours[:2], module, inputs, start), gradients(expected, module, inputs, start), strict=True
+    ):
+        close(a, b, atol=1e-10)
+
+
+def test_a_large_epsilon_is_added_to_every_weight_before_normalising():
+    module = build(eps=0.1)
+    inputs, start = randn(3, 20, 6, seed=1), randn(3, 4, 8, seed=2)
+    close(module(inputs, slots=start).slots, algorithm_1(module, start, inputs, 3)[0], atol=1e-10)
+
+
+def test_single_precision_is_single_precision_close():
+    module, inputs, start = build(), randn(3, 50, 6, seed=1), randn(3, 4, 8, seed=2)
+    expected = algorithm_1(module, start, inputs, 3)[0]
+    ours = module.float()(inputs.float(), slots=start.float()).slots
+    close(ours.double(), expected, atol=1e-4)
+
+
+def test_finite_differences_agree():
+    module = build(4, 4, num_heads=2, num_slots=2, num_iterations=2, mlp_hidden_dim=3)
+
+    def run(inputs, slots, *_parameters):
+        return module(inputs, slots=slots)[:2]
+
+    leaves = [randn(2, 5, 4, seed=1).requires_grad_(), randn(2, 2, 4, seed=2).requires_grad_()]
+    used = [p for name, p in module.named_parameters() if not name.startswith("slots_")]
+    assert torch.autograd.gradcheck(run, (*leaves, *used))
+
+
+# --- symmetries ---
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_slots_follow_their_start_and_ignore_the_order_of_inputs(heads):
+    module = build(num_heads=heads)
+    inputs, start = randn(3, 20, 6, seed=1), randn(3, 4, 8, seed=2)
+    of_slots = torch.randperm(4, generator=generator(1))
+    of_inputs = torch.randperm(20, generator=generator(2))
+    plain = module(inputs, slots=start)
+    moved = module(inputs[:, of_inputs], slots=start[:, of_slots])
+    close(moved.slots, plain.slots[:, of_slots])
+    close(moved.attention, plain.attention[:, of_slots][:, :, of_inputs])
+
+
+def test_a_set_repeated_is_the_same_set():
+    module, inputs, start = build(), randn(3, 20, 6, seed=1), randn(3, 4, 8, seed=2)
+    once, twice = module(inputs, slots=start), module(inputs.repeat(1, 2, 1), slots=start)
+    close(twice.slots, once.slots)
+
+
+def test_equal_starts_are_never_told_apart():
+    slots = build()(randn(3, 20, 6), slots=randn(3, 1, 8).expand(-1, 4, -1)).slots
+    close(slots, slots[:, :1].expand(-1, 4, -1))
+
+
+def test_images_of_a_batch_do_not_see_each_other():
+    module, inputs, start = build(), randn(3, 20, 6, seed=1), randn(3, 4, 8, seed=2)
+    together = module(inputs, slots=start).slots
+    for i in range(3):
+        alone = module(inputs[i : i + 1], slots=start[i : i + 1]).slots
+        close(together[i : i + 1], alone)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_every_input_shares_out_exactly_one(heads, count):
+    out = build(num_heads=heads)(5 * randn(3, 20, 6), num_slots=count)
+    close(out.attention.sum(1), torch.ones(3, 20, dtype=torch.float64))
+    assert (out.attention >= 0).all()
+
+
+def test_a_slot_without_rivals_owns_everything():
+    assert (build()(randn(3, 20, 6), num_slots=1).attention == 1).all()
+
+
+# --- the start ---
+
+
+def test_gaussian_start_has_the_learned_mean_and_spread():
+    module = build(slot_dim=3)
+    start = module.initial_slots(2000, 5, generator(0)).flatten(0, 1).detach()
+    for channel in range(3):
+        mean = module.slots_mu[0, 0, channel].item()
+        spread = module.slots_log_sigma[0, 0, channel].exp().item()
+        assert stats.kstest(start[:, channel].numpy(), "norm", args=(mean, spread)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("slot_dim", [4, 64])
+def test_mu_and_log_sigma_start_within_the_bound_of_keras(slot_dim):
+    # Glorot-uniform on shape (1, 1, D): fans 1 and D, hence √(6 / (1 + D)). At D = 64 that is 0.304.
+    bound = math.sqrt(6 / (1 + slot_dim))
+    modules = [SlotAttention(2, slot_dim, mlp_hidden_dim=1) for _ in range(2048 // slot_dim)]
+    for name in ("slots_mu", "slots_log_sigma"):
+        drawn = torch.cat([getattr(m, name).flatten() for m in modules]).detach().numpy()
+        assert abs(drawn).max() <= bound
+        assert abs(drawn).max() > 0.98 * bound
+        assert stats.kstest(drawn, "uniform", args=(-bound, 2 * bound)).pvalue > 1e-6
+
+
+def test_learned_slots_start_every_image_alike():
+    module = build(slot_init="learned")
+    close(module.initial_slots(3), module.slots_mu.expand(3, -1, -1), atol=0)
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_with_a_background_slot_the_first_is_learned_and_the_others_are_drawn(gradient):
+    module = build(slot_init="background", gradient=gradient)
+    for count in (1, 4, 7):
+        start = module.initial_slots(3, count, generator())
+        close(start[:, :1], module.slots_background.expand(3, -1, -1), atol=0)
+        assert len(start[:, 1:].flatten(0, 1).unique(dim=0)) == 3 * (count - 1)
+    module(randn(3, 20, 6)).slots.square().sum().backward()
+    assert (module.slots_background.grad != 0).all()
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_one_generator_state_is_one_result(gradient):
+    module, inputs = build(gradient=gradient), randn(3, 20, 6)
+    same, again, other = (module(inputs, generator=generator(seed)).slots for seed in (5, 5, 6))
+    assert torch.equal(same, again)
+    assert not torch.allclose(same, other)
+
+
+def test_a_generator_leaves_the_global_one_alone():
+    module, before = build(), torch.get_rng_state()
+    module(randn(3, 20, 6), generator=generator())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_generator_the_global_seed_decides():
+    module, inputs, runs = build(), randn(3, 20, 6), []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            torch.manual_seed(3)
+            runs.append(module(inputs).slots)
+    assert torch.equal(*runs)
+
+
+# --- overriding, history, stepping ---
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_a_call_overrides_what_the_module_was_built_with(gradient):
+    small, large = build(gradient=gradient), build(gradient=gradient, num_slots=7, num_iterations=5)
+    large.load_state_dict(small.state_dict())  # the gaussian start does not depend on the number of slots
+    inputs = randn(3, 20, 6)
+    here = small(inputs, num_slots=7, num_iterations=5, generator=generator())
+    assert torch.equal(here.slots, large(inputs, generator=generator()).slots)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_history_is_a_chain_of_steps(heads, gradient):
+    module = build(num_heads=heads, gradient=gradient, num_iterations=4)
+    inputs = randn(3, 20, 6)
+    out = module(inputs, generator=generator(), return_history=True)
+    prepared = module.prepare(inputs)
+    assert torch.equal(out.history.slots[0], module.initial_slots(3, generator=generator()))
+    for i in range(4):
+        slots, attention = module.step(out.history.slots[i], prepared)
+        close(out.history.slots[i + 1], slots)
+        close(out.history.attention[i], attention)
+    assert torch.equal(out.history.slots[-1], out.slots)
+    assert torch.equal(out.history.attention[-1], out.attention)
+    assert module(inputs).history is None
+
+
+def test_stopping_and_going_on_is_one_run():
+    module, inputs = build(), randn(3, 20, 6)
+    halfway = module(inputs, num_iterations=2, generator=generator()).slots
+    resumed = module(inputs, num_iterations=3, slots=halfway).slots
+    close(resumed, module(inputs, num_iterations=5, generator=generator()).slots)
+
+
+# --- gradients of the two modes ---
+
+
+@pytest.mark.parametrize("slot_init", ["gaussian", "learned"])
+def test_both_modes_compute_the_same_forward(slot_init):
+    implicit = build(gradient="implicit", slot_init=slot_init)
+    unrolled = build(gradient="unrolled", slot_init=slot_init)
+    inputs = randn(3, 20, 6)
+    close(
+        implicit(inputs, generator=generator()).slots,
+        unrolled(inputs, generator=generator()).slots,
+    )
+
+
+def test_implicit_gradient_is_that_of_one_step_from_a_constant():
+    module = build(gradient="implicit", num_iterations=5)
+    inputs = randn(3, 20, 6).requires_grad_()
+    ours = gradients(module(inputs, generator=generator())[:2], module, inputs)
+    with torch.no_grad():
+        near_fixed_point = module(inputs, num_iterations=4, generator=generator()).slots
+    expected = gradients(algorithm_1_step(module, near_fixed_point, inputs), module, inputs)
+    for a, b in zip(ours, expected, strict=True):
+        close(a, b, atol=1e-10)
+
+
+def test_implicit_gradient_reaches_learned_queries_straight_through():
+    # The start receives what the last step's input would, as if the iterations in between were the identity.
+    module = build(gradient="implicit", slot_init="learned", num_iterations=5)
+    inputs = randn(3, 20, 6)
+    ours = gradients(module(inputs)[:2], module)[0]
+    with torch.no_grad():
+        last_input = module(inputs, num_iterations=4).slots
+    last_input.requires_grad_()
+    expected = gradients(algorithm_1_step(module, last_input, inputs), module, last_input)[-1]
+    close(ours, expected.sum(0, keepdim=True), atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_k_gradient_steps_unroll_the_last_k_iterations(steps):
+    implicit = build(gradient="implicit", gradient_steps=steps, num_iterations=5)
+    inputs = randn(3, 20, 6).requires_grad_()
+    ours = gradients(implicit(inputs, generator=generator())[:2], implicit, inputs)
+    with torch.no_grad():
+        start = implicit.initial_slots(3, generator=generator())
+        if steps < 5:
+            start = implicit(inputs, num_iterations=5 - steps, slots=start).slots
+    expected = gradients(algorithm_1(implicit, start, inputs, steps), implicit, inputs)
+    for a, b in zip(ours, expected, strict=True):
+        close(a, b, atol=1e-10)
+
+
+def test_k_gradient_steps_at_a_fixed_point_are_k_terms_of_the_neumann_series():
+    module = build(3, 4, num_slots=2, mlp_hidden_dim=3, gradient="implicit")
+    inputs = randn(1, 6, 3, seed=3).requires_grad_()
+    with torch.no_grad():
+        for parameter in module.mlp[2].parameters():  # a strong residual MLP pushes the slots away for ever
+            parameter.mul_(0.1)
+        fixed = module(inputs, num_iterations=500, slots=randn(1, 2, 4)).slots
+        close(module(inputs, num_iterations=1, slots=fixed).slots, fixed, atol=1e-9)
+    by_slots, by_inputs = (
+        j.flatten(3).flatten(0, 2)
+        for j in torch.autograd.functional.jacobian(
+            lambda s, x: module.step(s, module.prepare(x))[0], (fixed, inputs.detach())
+        )
+    )
+    upstream, series, term = randn(8, seed=4), torch.zeros(18, dtype=torch.float64), None
+    for steps in range(1, 6):
+        term = upstream if term is None else term @ by_slots
+        series = series + term @ by_inputs
+        module.gradient_steps = steps
+        slots = module(inputs, num_iterations=steps + 2, slots=fixed).slots
+        close(torch.autograd.grad(slots, inputs, upstream.view(1, 2, 4))[0].flatten(), series, atol=1e-8)
+
+
+def test_with_a_single_iteration_the_modes_agree():
+    modules = [build(gradient=g, slot_init="learned", num_iterations=1) for g in ("implicit", "unrolled")]
+    inputs = randn(3, 20, 6).requires_grad_()
+    for a, b in zip(*(gradients(m(inputs)[:2], m, inputs) for m in modules), strict=True):
+        close(a, b)
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_learned_queries_and_given_slots_learn(gradient):
+    module = build(gradient=gradient, slot_init="learned")
+    module(randn(3, 20, 6)).slots.square().sum().backward()
+    assert (module.slots_mu.grad != 0).all()
+    given = randn(3, 4, 8).requires_grad_()
+    module(randn(3, 20, 6), slots=given).slots.square().sum().backward()
+    assert (given.grad != 0).all()
+
+
+@pytest.mark.parametrize("slot_init", ["gaussian", "background"])
+def test_mu_and_sigma_learn_through_unrolled_iterations_only(slot_init):
+    for gradient, learns in (("unrolled", True), ("implicit", False)):
+        module = build(gradient=gradient, slot_init=slot_init)
+        module(randn(3, 20, 6), generator=generator()).slots.square().sum().backward()
+        for parameter in (module.slots_mu, module.slots_log_sigma):
+            assert (parameter.grad is not None and (parameter.grad != 0).all()) == learns
+
+
+def kept_for_backward(module, iterations: int) -> int:
+    """Bytes autograd saves in one forward pass, every storage counted once."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    alive = []  # an address is only unique while its tensor lives
+    with saved_tensors_hooks(lambda t: alive.append(t) or keep(t), lambda t: t):
+        module(randn(2, 50, 6).requires_grad_(), num_iterations=iterations, generator=generator())
+    return sum(kept.values())
+
+
+def test_implicit_graph_does_not_grow_with_iterations():
+    module = build(gradient="implicit")
+    assert kept_for_backward(module, 3) == kept_for_backward(module, 30) > 0
+
+
+def test_unrolled_graph_grows_with_iterations():
+    module = build(gradient="unrolled")
+    one, two, eleven = (kept_for_backward(module, n) for n in (1, 2, 11))
+    assert eleven - one == 10 * (two - one) > 0
+    # k gradient steps keep what k unrolled iterations do, however many ran before them.
+    assert kept_for_backward(build(gradient="implicit", gradient_steps=2), 30) <= two
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_finished_iterations_are_forgotten(grad):
+    module = build(gradient="implicit")
+    looks, most = [], 0
+    step = module.step
+
+    def watched(slots, prepared):
+        nonlocal most
+        most = max(most, sum(look() is not None for look in looks))
+        slots, attention = step(slots, prepared)
+        looks.append(weakref.ref(attention))
+        return slots, attention
+
+    module.step = watched
+    with torch.set_grad_enabled(grad):
+        module(randn(2, 50, 6), num_iterations=20)
+    assert most <= 1  # the last attention, until the next one replaces it
+
+
+# --- carrying weights over ---
+
+
+def test_state_dict_has_the_names_and_shapes_of_the_official_implementation():
+    state = SlotAttention(6, 8, mlp_hidden_dim=10).state_dict()
+    assert {name: tuple(value.shape) for name, value in state.items()} == {
+        "norm_inputs.weight": (6,),
+        "norm_inputs.bias": (6,),
+        "norm_slots.weight": (8,),
+        "norm_slots.bias": (8,),
+        "norm_mlp.weight": (8,),
+        "norm_mlp.bias": (8,),
+        "project_q.weight": (8, 8),
+        "project_k.weight": (8, 6),
+        "project_v.weight": (8, 6),
+        "gru.weight_ih": (24, 8),
+        "gru.weight_hh": (24, 8),
+        "gru.bias_ih": (24,),
+        "gru.bias_hh": (24,),
+        "mlp.0.weight": (10, 8),
+        "mlp.0.bias": (10,),
+        "mlp.2.weight": (8, 10),
+        "mlp.2.bias": (8,),
+        "slots_mu": (1, 1, 8),
+        "slots_log_sigma": (1, 1, 8),
+    }
+
+
+def test_learned_queries_are_one_per_slot():
+    state = SlotAttention(6, 8, num_slots=5, slot_init="learned").state_dict()
+    assert tuple(state["slots_mu"].shape) == (1, 5, 8)
+    assert "slots_log_sigma" not in state
+
+
+# --- bad input ---
+
+
+def corrupted(value: float) -> torch.Tensor:
+    inputs = randn(2, 5, 6)
+    inputs[1, 3, 2] = value
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda m: m(randn(5, 6)), ["[5, 6]", "input_dim=6"]),
+        (lambda m: m(randn(2, 1, 5, 6)), ["[2, 1, 5, 6]", "input_dim=6"]),
+        (lambda m: m(randn(2, 5, 7)), ["[2, 5, 7]", "input_dim=6"]),
+        (lambda m: m(randn(2, 0, 6)), ["[2, 0, 6]", "inputs >= 1"]),
+        (lambda m: m(corrupted(math.nan)), ["finite", "NaN"]),
+        (lambda m: m(corrupted(math.inf)), ["finite", "infinite"]),
+        (lambda m: m(corrupted(-math.inf)), ["finite", "infinite"]),
+        (lambda m: m(randn(2, 5, 6), num_slots=0), ["num_slots", "at least 1", "got 0"]),
+        (lambda m: m(randn(2, 5, 6), num_slots=-3), ["num_slots", "at least 1", "got -3"]),
+        (lambda m: m(randn(2, 5, 6), num_iterations=0), ["num_iterations", "at least 1", "got 0"]),
+        (lambda m: m(randn(2, 5, 6), slots=randn(4, 8)), ["[4, 8]", "slot_dim=8"]),
+        (lambda m: m(randn(2, 5, 6), slots=randn(2, 4, 9)), ["[2, 4, 9]", "slot_dim=8"]),
+        (lambda m: m(randn(2, 5, 6), slots=randn(3, 4, 8)), ["[3, 4, 8]", "batch=2"]),
+        (lambda m: m(randn(2, 5, 6), slots=randn(2, 0, 8)), ["[2, 0, 8]", "slots >= 1"]),
+        (lambda m: m(randn(2, 5, 6), slots=randn(2, 4, 8), num_slots=5), ["4 slots", "num_slots=5"]),
+        (lambda _: build(slot_init="learned")(randn(2, 5, 6), num_slots=5), ["learned 4", "5"]),
+        (lambda _: SlotAttention(0), ["input_dim", "got 0"]),
+        (lambda _: SlotAttention(6, 0), ["slot_dim", "got 0"]),
+        (lambda _: SlotAttention(6, num_slots=0), ["num_slots", "got 0"]),
+        (lambda _: SlotAttention(6, num_iterations=0), ["num_iterations", "got 0"]),
+        (lambda _: SlotAttention(6, num_heads=0), ["num_heads", "got 0"]),
+        (lambda _: SlotAttention(6, mlp_hidden_dim=-1), ["mlp_hidden_dim", "got -1"]),
+        (lambda _: SlotAttention(6, gradient_steps=0), ["gradient_steps", "got 0"]),
+        (lambda _: SlotAttention(6, 8, num_heads=3), ["slot_dim=8", "num_heads=3"]),
+        (lambda _: SlotAttention(6, slot_init="zeros"), ["slot_init", "gaussian", "learned", "background", "'zeros'"]),
+        (lambda _: SlotAttention(6, gradient="none"), ["gradient", "unrolled", "implicit", "'none'"]),
+    ],
+)
+def test_bad_input_is_one_clear_error(call, named):
+    with pytest.raises(ValueError) as error:
+        call(build())
+    assert all(word in str(error.value) for word in named), str(error.value)
