@@ -76,7 +76,7 @@ test-chapters: $(INSTALLED)
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadfile
 
 test-site: $(INSTALLED)
-	$(TEST_ENV) $(RUN) -m pytest tests/test_site.py tests/test_colab.py
+	$(TEST_ENV) $(RUN) -m pytest tests/test_site.py tests/test_colab.py -n 2 --dist loadfile
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ decoder that draws a mask as a short sum of outer products.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slotlib.slot_attention import LAYER_NORM_EPS, SlotAttention, SlotInit, glorot_
+
+Colour = Literal["pixel", "slot", "shaded"]
 
 
 @dataclass
@@ -45,10 +47,10 @@ class AutoencoderConfig:
     """Feature maps of the broadcast decoder, hidden width of the other two. The paper: 32, and 64 at 128×128."""
     decoder_rank: int = 8
     """Outer products per mask (separable decoder only)."""
-    colour: Literal["pixel", "slot"] = "pixel"
+    colour: Colour = "pixel"
     """"pixel": a slot paints every pixel its own colour (the paper). "slot": a slot has one colour, and only its mask
-    varies in space. A strong prior for single-coloured objects, and a departure from the paper (not for the broadcast
-    decoder)."""
+    varies in space. "shaded": one colour plus a change of colour per pixel, which training may hold back until slots
+    hold whole objects (`TrainConfig.one_colour_until`). The last two are not for the broadcast decoder."""
     train_pixels: int = 0
     """Pixels drawn per image and training step; 0 draws them all (coordinate decoder only)."""
 
@@ -72,12 +74,13 @@ class Drawing(NamedTuple):
     logits: Float[Tensor, "batch slots *area"]
 
 
-def coordinate_grid(height: int, width: int, device: torch.device | None = None) -> Float[Tensor, "height width 4"]:
-    """Each pixel's [y, x, 1 − y, 1 − x], from 0 to 1 inclusive, in the channel order of the official code."""
-    y, x = torch.meshgrid(
-        torch.linspace(0, 1, height, device=device), torch.linspace(0, 1, width, device=device), indexing="ij"
-    )
-    grid = torch.stack([y, x], dim=-1)
+def coordinate_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "height width 4"]:
+    """Each pixel's [y, x, 1 − y, 1 − x], from 0 to 1 inclusive, in the channel order of the official code.
+
+    Device and precision are those of `like`.
+    """
+    y, x = (torch.linspace(0, 1, size, device=like.device, dtype=like.dtype) for size in (height, width))
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
     return torch.cat([grid, 1 - grid], dim=-1)
 
 
@@ -100,7 +103,7 @@ class SoftPositionEmbedding(nn.Module):
         self.project = nn.Linear(4 * bands or 4, dim)
 
     def forward(self, features: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
-        grid = coordinate_grid(*features.shape[-2:], device=features.device)
+        grid = coordinate_grid(*features.shape[-2:], like=features)
         if self.bands:
             grid = fourier_features(grid[..., :2], self.bands).flatten(-2)
         return features + self.project(grid).permute(2, 0, 1)
@@ -173,7 +176,7 @@ class CoordinateDecoder(nn.Module):
 
     BANDS = 6
 
-    def __init__(self, slot_dim: int, hidden: int, resolution: int, colour: Literal["pixel", "slot"]):
+    def __init__(self, slot_dim: int, hidden: int, resolution: int, colour: Colour):
         super().__init__()
         self.resolution = resolution
         self.from_slot = nn.Linear(slot_dim, hidden)
@@ -184,60 +187,80 @@ class CoordinateDecoder(nn.Module):
             nn.ReLU(),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Linear(hidden, 4 if colour == "pixel" else 1),
+            nn.Linear(hidden, 1 if colour == "slot" else 4),
         )
-        self.slot_colour = _slot_colour(slot_dim) if colour == "slot" else None
+        self.slot_colour = None if colour == "pixel" else _slot_colour(slot_dim)
+        self.shading = True
+
+    def start_unshaded(self) -> None:
+        """Make a fresh decoder's shading zero everywhere (it can still learn)."""
+        nn.init.zeros_(self.mlp[-1].weight[:3])
 
     def forward(self, slots: Float[Tensor, "batch slots dim"], pixels: Tensor | None = None) -> Drawing:
         """Draw the pixels numbered `pixels` (row-major, `[batch, some]`), or all of them as `[height, width]`."""
         side = self.resolution
-        grid = coordinate_grid(side, side, slots.device)[..., :2].flatten(0, 1)
+        grid = coordinate_grid(side, side, like=slots)[..., :2].flatten(0, 1)
         features = self.from_position(fourier_features(grid, self.BANDS).flatten(1))
         features = features if pixels is None else features[pixels].unsqueeze(1)
         x = self.mlp(self.from_slot(slots).unsqueeze(2) + features).movedim(-1, 2)  # [batch, slots, 4 or 1, pixels]
         if pixels is None:
             x = x.unflatten(-1, (side, side))
-        if self.slot_colour is None:
-            return Drawing(x[:, :, :3], x[:, :, 3])
-        colours = self.slot_colour(slots)
-        return Drawing(colours.unflatten(-1, (3, *[1] * (x.ndim - 3))), x[:, :, 0])
+        return _drawing(self, slots, x)
 
 
 class SeparableDecoder(nn.Module):
     """A mask as a short sum of outer products, Σ_r column_r(y) · row_r(x), each factor drawn by a small MLP.
 
     Two one-dimensional MLPs cost H + W evaluations per slot instead of H · W, so the full image is drawn at every
-    step. With `colour="pixel"` the three colour channels are drawn the same way.
+    step. Colours that vary in space are drawn the same way.
     """
 
     BANDS = 6
 
-    def __init__(self, slot_dim: int, hidden: int, resolution: int, rank: int, colour: Literal["pixel", "slot"]):
+    def __init__(self, slot_dim: int, hidden: int, resolution: int, rank: int, colour: Colour):
         super().__init__()
         self.resolution = resolution
         self.rank = rank
-        self.maps = 4 if colour == "pixel" else 1
+        self.maps = 1 if colour == "slot" else 4
         self.from_slot = nn.Linear(slot_dim, 2 * hidden)
         self.from_position = nn.Linear(2 * self.BANDS, 2 * hidden, bias=False)
         self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
         self.factors = nn.ModuleList(nn.Linear(hidden, self.maps * rank) for _ in range(2))
-        self.slot_colour = _slot_colour(slot_dim) if colour == "slot" else None
+        self.slot_colour = None if colour == "pixel" else _slot_colour(slot_dim)
+        self.shading = True
+
+    def start_unshaded(self) -> None:
+        """Make a fresh decoder's shading zero everywhere (it can still learn)."""
+        nn.init.zeros_(self.factors[0].weight[: 3 * self.rank])
 
     def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Drawing:
-        line = torch.linspace(0, 1, self.resolution, device=slots.device)
+        line = torch.linspace(0, 1, self.resolution, device=slots.device, dtype=slots.dtype)
         x = (self.from_slot(slots).unsqueeze(2) + self.from_position(fourier_features(line, self.BANDS))).relu()
         down, across = (
             factor(hidden(part).relu()).unflatten(-1, (self.maps, self.rank))
             for part, hidden, factor in zip(x.chunk(2, dim=-1), self.hidden, self.factors, strict=True)
         )
-        maps = torch.einsum("bkycr,bkxcr->bkcyx", down, across)
-        if self.slot_colour is None:
-            return Drawing(maps[:, :, :3], maps[:, :, 3])
-        return Drawing(self.slot_colour(slots)[..., None, None], maps[:, :, 0])
+        return _drawing(self, slots, torch.einsum("bkycr,bkxcr->bkcyx", down, across))
 
 
 def _slot_colour(slot_dim: int) -> nn.Module:
     return nn.Sequential(nn.Linear(slot_dim, slot_dim), nn.ReLU(), nn.Linear(slot_dim, 3))
+
+
+def _drawing(
+    decoder: CoordinateDecoder | SeparableDecoder,
+    slots: Float[Tensor, "batch slots dim"],
+    maps: Float[Tensor, "batch slots maps *area"],
+) -> Drawing:
+    """The last map holds the mask logits; three before it, if any, colours or changes of the slot's one colour."""
+    logits = maps[:, :, -1]
+    if decoder.slot_colour is None:
+        return Drawing(maps[:, :, :3], logits)
+    colours = decoder.slot_colour(slots)
+    colours = colours.view(*colours.shape, *[1] * (maps.ndim - 3))
+    if maps.shape[2] == 4 and decoder.shading:
+        colours = colours + maps[:, :, :3]
+    return Drawing(colours, logits)
 
 
 def compose(drawing: Drawing) -> tuple[Float[Tensor, "batch 3 *area"], Float[Tensor, "batch slots *area"]]:
@@ -263,15 +286,15 @@ class SlotAutoencoder(nn.Module):
         for field, choices in {
             "encoder": ("paper", "strided"),
             "decoder": ("broadcast", "coordinate", "separable"),
-            "colour": ("pixel", "slot"),
+            "colour": get_args(Colour),
         }.items():
             if getattr(config, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(config, field)!r}")
-        for field in ("resolution", "encoder_channels", "decoder_channels", "decoder_rank"):
+        for field in ("resolution", "slot_dim", "encoder_channels", "decoder_channels", "decoder_rank"):
             if getattr(config, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
-        if config.decoder == "broadcast" and config.colour == "slot":
-            raise ValueError('the broadcast decoder paints every pixel its own colour; colour="slot" needs another')
+        if config.decoder == "broadcast" and config.colour != "pixel":
+            raise ValueError(f'the broadcast decoder has colour="pixel" only, got colour={config.colour!r}')
         if config.train_pixels and config.decoder != "coordinate":
             raise ValueError(f"train_pixels needs the coordinate decoder, got decoder={config.decoder!r}")
         if not 0 <= config.train_pixels <= config.resolution**2:
@@ -306,6 +329,8 @@ class SlotAutoencoder(nn.Module):
             for layer in part.modules():
                 if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                     glorot_(layer)
+        if config.colour == "shaded":
+            self.decoder.start_unshaded()
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
         """The features slot attention reads, on their grid.

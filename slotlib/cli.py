@@ -83,7 +83,7 @@ def _train(arguments: Sequence[str]) -> None:
             resolved[i + 1] = _config_path(resolved[i + 1])
         elif argument.startswith("--config="):
             resolved[i] = f"--config={_config_path(argument.removeprefix('--config='))}"
-    parsed = parser.instantiate_classes(parser.parse_args(resolved))
+    parsed = parser.instantiate(parser.parse_args(resolved))
     training.train(_config(parsed), parsed.folder, resume=parsed.resume)
     print(f"trained model: {Path(parsed.folder) / 'model.safetensors'}, card beside it")
 
@@ -92,7 +92,7 @@ def read_config(name: str) -> training.Config:
     """A packaged configuration or a YAML file as the dataclass that `training.train` takes."""
     parser = _train_parser()
     path = _config_path(name)
-    return _config(parser.instantiate_classes(parser.parse_args([f"--config={path}", "--folder=unused"])))
+    return _config(parser.instantiate(parser.parse_args([f"--config={path}", "--folder=unused"])))
 
 
 def _evaluate(arguments: Sequence[str]) -> None:

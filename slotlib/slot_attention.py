@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SlotInit = Literal["gaussian", "learned", "background"]
+SlotInit = Literal["gaussian", "learned", "one_learned"]
 
 LAYER_NORM_EPS = 1e-3  # Keras' default, which the official checkpoints were trained with; torch's is 1e-5
 
@@ -43,12 +43,39 @@ class SlotAttentionOutput(NamedTuple):
 
 
 class PreparedInputs(NamedTuple):
-    """What every iteration needs of the inputs, computed once by `SlotAttention.prepare`."""
+    """What every iteration needs, computed once by `SlotAttention.prepare`."""
 
     inputs: Float[Tensor, "batch inputs dim"]
-    """Normalised to mean 0 and variance 1, without the LayerNorm's affine map (it is folded into the slots' side)."""
-    total: Float[Tensor, "batch 1 dim"]
-    """Their sum over the inputs: the ε of every weight multiplies it."""
+    """After LayerNorm."""
+    key: Float[Tensor, "heads_dim slot_dim"]
+    """W_kᵀ W_q √(heads / slot_dim) of every head: carries a slot to the inputs' side in one product."""
+    value: Float[Tensor, "gates heads_dim"]
+    """W_ih W_v of every head: carries the weighted mean of the inputs to the gates of the GRU in one product."""
+
+
+class _Scores(torch.autograd.Function):
+    """reach @ xᵀ, with the gradient for x computed as `[inputs, dim]`.
+
+    Autograd would compute it transposed, and adding up gradients of two memory layouts costs more than the rest of the
+    backward pass.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(reach: Tensor, x: Tensor) -> Tensor:
+        return torch.bmm(reach, x.mT)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        reach, x = ctx.saved_tensors
+        to_reach = torch.bmm(grad, x.to(grad.dtype)).to(reach.dtype)  # under autocast the three dtypes differ
+        to_x = torch.bmm(grad.mT, reach.to(grad.dtype)).to(x.dtype) if ctx.needs_input_grad[1] else None
+        return to_reach, to_x
 
 
 def glorot_(layer: nn.Module) -> None:
@@ -74,8 +101,7 @@ class SlotAttention(nn.Module):
         mlp_hidden_dim: hidden width of the residual MLP.
         slot_init: "gaussian": slots are drawn from one learned normal distribution, so they are exchangeable and
             their number is free. "learned": each slot has its own learned start (a query, as in arXiv 2210.08990).
-            "background": slot 0 has a learned start and all others are drawn. The background is then one slot's from
-            the first iteration on, and the others compete for objects only; their number stays free.
+            "one_learned": slot 0 has a learned start and all others are drawn; their number stays free.
         gradient: "unrolled": backpropagation through all iterations. "implicit": through the last `gradient_steps`,
             whose start is treated as a constant. Learned starts, and slots passed in, still get a gradient, straight
             through; μ and σ do not and stay as they were initialised: their straight-through gradient would shrink σ,
@@ -148,8 +174,8 @@ class SlotAttention(nn.Module):
         else:
             self.slots_mu = nn.Parameter(torch.empty(1, 1, slot_dim).uniform_(-bound, bound))
             self.slots_log_sigma = nn.Parameter(torch.empty(1, 1, slot_dim).uniform_(-bound, bound))
-        if slot_init == "background":
-            self.slots_background = nn.Parameter(torch.randn(1, 1, slot_dim))
+        if slot_init == "one_learned":
+            self.slots_first = nn.Parameter(torch.randn(1, 1, slot_dim))
 
     def initial_slots(
         self,
@@ -170,7 +196,7 @@ class SlotAttention(nn.Module):
             if count != self.num_slots:
                 raise ValueError(
                     f"this model learned {self.num_slots} slots and cannot start {count}; "
-                    'the number of slots is free with slot_init="gaussian" and "background"'
+                    'the number of slots is free with slot_init="gaussian" and "one_learned"'
                 )
             return self.slots_mu.expand(batch_size, -1, -1)
         device = self.slots_mu.device if generator is None else generator.device
@@ -180,8 +206,8 @@ class SlotAttention(nn.Module):
         slots = self.slots_mu + self.slots_log_sigma.exp() * noise.to(self.slots_mu.device)
         if self.gradient == "implicit":
             slots = slots.detach()  # the straight-through gradient below would shrink σ
-        if self.slot_init == "background":
-            slots = torch.cat([self.slots_background.expand(batch_size, -1, -1), slots[:, 1:]], dim=1)
+        if self.slot_init == "one_learned":
+            slots = torch.cat([self.slots_first.expand(batch_size, -1, -1), slots[:, 1:]], dim=1)
         return slots
 
     def prepare(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> PreparedInputs:
@@ -193,44 +219,40 @@ class SlotAttention(nn.Module):
             raise ValueError(
                 f"inputs must be [batch, inputs >= 1, input_dim={self.input_dim}], got {list(inputs.shape)}"
             )
-        normalised = F.layer_norm(inputs, (self.input_dim,), eps=self.norm_inputs.eps)
-        total = normalised.sum(dim=1, keepdim=True)
-        # One NaN or infinity makes its whole sum NaN, so checking the sums is enough (and costs 1/N).
-        if not torch.compiler.is_compiling() and not total.isfinite().all():
+        x = self.norm_inputs(inputs)
+        # LayerNorm spreads one NaN or infinity over its whole vector, so looking at a single channel is enough.
+        if not torch.compiler.is_compiling() and not x[..., 0].isfinite().all():
             raise ValueError("inputs must be finite, got NaN or infinite values")
-        return PreparedInputs(normalised, total)
+        q, k, v = (
+            p.weight.unflatten(0, (self.num_heads, -1)) for p in (self.project_q, self.project_k, self.project_v)
+        )
+        key = (k.mT @ q).flatten(0, 1) * math.sqrt(self.num_heads / self.slot_dim)
+        into_gru = self.gru.weight_ih.unflatten(1, (self.num_heads, -1)).transpose(0, 1)
+        return PreparedInputs(x, key, (into_gru @ v).transpose(0, 1).flatten(1))
 
     def step(
         self, slots: Float[Tensor, "batch slots dim"], prepared: PreparedInputs
     ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
         """One iteration: the new slots, and the attention (softmax over slots) that made them."""
-        batch, count, _ = slots.shape
-        x, heads = prepared.inputs, self.num_heads
-        gain, shift = self.norm_inputs.weight, self.norm_inputs.bias
+        (batch, count, _), heads = slots.shape, self.num_heads
+        x, key, value = prepared
 
-        # Queries carried to the inputs' side: q·W_k(gain·x + shift) = (W_kᵀq·gain)·x + (W_kᵀq)·shift, per head.
-        queries = self.project_q(self.norm_slots(slots)) * math.sqrt(heads / self.slot_dim)
-        if heads == 1:
-            reach = queries @ self.project_k.weight
-        else:
-            per_head = self.project_k.weight.unflatten(0, (heads, -1))
-            reach = torch.einsum("bkhd,hdi->bhki", queries.unflatten(-1, (heads, -1)), per_head).flatten(1, 2)
-        logits = torch.baddbmm((reach @ shift).unsqueeze(-1), reach * gain, x.mT)
-        attention = logits.unflatten(1, (heads, count)).softmax(dim=2).flatten(1, 2)
+        # q·(W_k x) = (W_kᵀ q)·x: the slots come to the inputs' side, and keys are never formed.
+        reach = F.linear(self.norm_slots(slots), key)
+        reach = reach.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, input_dim]
+        attention = _Scores.apply(reach, x).unflatten(1, (heads, count)).softmax(dim=2)
 
-        # Weighted mean with weights attention + eps, divided out after the product: K·D numbers instead of K·N.
-        weight = attention.sum(dim=-1, keepdim=True) + self.eps * x.shape[1]
-        mean = (torch.bmm(attention, x) + self.eps * prepared.total) / weight
-        mean = mean * gain + shift
-        if heads == 1:
-            updates = self.project_v(mean)
-        else:
-            per_head = self.project_v.weight.unflatten(0, (heads, -1))
-            updates = torch.einsum("bhki,hdi->bkhd", mean.unflatten(1, (heads, count)), per_head).flatten(2)
-            attention = attention.unflatten(1, (heads, count)).mean(dim=1)
+        # Σ a (W_v x) = W_v (Σ a x): the inputs are averaged as they are, and values are never formed.
+        weights = attention.flatten(1, 2) + self.eps
+        mean = torch.bmm(weights, x) / weights.sum(dim=-1, keepdim=True)
+        mean = mean.unflatten(1, (heads, count)).transpose(1, 2).flatten(2)  # [batch, slots, heads · input_dim]
 
-        slots = self.gru(updates.flatten(0, 1), slots.flatten(0, 1)).unflatten(0, (batch, count))
-        return slots + self.mlp(self.norm_mlp(slots)), attention
+        gru = self.gru
+        updated = torch.gru_cell(
+            mean.flatten(0, 1), slots.flatten(0, 1), value, gru.weight_hh, gru.bias_ih, gru.bias_hh
+        )
+        slots = updated.unflatten(0, (batch, count))
+        return slots + self.mlp(self.norm_mlp(slots)), attention.mean(dim=1)
 
     def forward(
         self,

@@ -56,6 +56,9 @@ class TrainConfig:
     one_step_until: int = 0
     """Before this step gradients flow through the last iteration only. That finds objects sooner and stands a higher
     learning rate; the model's own gradient then teaches the iterations to leave bad starts."""
+    one_colour_until: int = 0
+    """Before this step slots paint in one colour each (colour="shaded" only). A slot that may paint anything from the
+    start often learns a *place* instead of an object: the model tiles the image (chapter 03)."""
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     beta2: float = 0.999
@@ -299,6 +302,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
                 config.model.gradient,
                 config.model.gradient_steps,
             )
+        if config.model.colour == "shaded":
+            model.module.decoder.shading = step >= options.one_colour_until
         loss = model.loss(batch["image"], step_generator(options.seed, step, fabric.global_rank))
         optimizer.zero_grad()
         fabric.backward(loss)
@@ -316,7 +321,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             scores = evaluate(model.module, held_out, options.eval_images)
             fabric.log_dict({f"eval/{name}": value for name, value in scores.means().items()}, step=done)
             _log_pictures(fabric.logger.experiment, model.module, held_out, done)
-            bar.write(f"step {done}: loss {loss.item():.4f}, FG-ARI {scores.fg_ari.mean():.3f}")
+            logger.info("step %d: loss %.4f, FG-ARI %.3f", done, loss.item(), scores.fg_ari.mean())
         if fabric.is_global_zero and (done % options.save_every == 0 or done == options.steps):
             card = {"step": done, "seconds": time.perf_counter() - started, "configuration": asdict(config)}
             zoo.save_tensors(folder / f"step_{done:08d}", _training_state(model.module, optimizer.optimizer), card)

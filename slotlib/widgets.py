@@ -23,14 +23,14 @@ def picture(figure: Figure) -> bytes:
 
 
 def _slider(name: str, control: Control) -> ipywidgets.ValueWidget:
-    label = name.replace("_", " ")
+    label = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}  # never cut it off
     if isinstance(control, list):
-        return ipywidgets.Dropdown(options=control, value=control[0], description=label)
+        return ipywidgets.Dropdown(options=control, value=control[0], **label)
     low, high, start = control
     kind = ipywidgets.IntSlider if all(isinstance(v, int) for v in control) else ipywidgets.FloatSlider
     step = {} if kind is ipywidgets.IntSlider else {"step": (high - low) / 100}
     # Redrawing waits for the release of the slider: a drag would queue dozens of pictures.
-    return kind(value=start, min=low, max=high, description=label, continuous_update=False, **step)
+    return kind(value=start, min=low, max=high, continuous_update=False, **label, **step)
 
 
 def explore(render: Callable[..., Figure], **controls: Control) -> ipywidgets.VBox:

@@ -83,9 +83,8 @@ class Log:
 
 @contextmanager
 def visit(browser, base: str, page: str, *, theme: str = "light", width: int = DESKTOP):
-    """Open a page as a reader with this theme and window; yields the tab and its log."""
-    context = browser.new_context(viewport={"width": width, "height": 900})
-    context.add_init_script(f"try {{ localStorage.mode = localStorage.theme = '{theme}' }} catch {{}}")
+    """Open a page as a new reader whose system has this theme and window; yields the tab and its log."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
     log = Log()
 
     def request(route):
@@ -109,64 +108,92 @@ def visit(browser, base: str, page: str, *, theme: str = "light", width: int = D
     context.close()
 
 
+# Three visits to each page, shared by all tests that look at it. pytest keeps the tests of one visit together.
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def desk(browser, site, page):
+    with visit(browser, site, page) as seen:
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def dark(browser, site, page):
+    with visit(browser, site, page, theme="dark") as seen:
+        yield seen
+
+
+@pytest.fixture(scope="module")
+def phone(browser, site, page):
+    with visit(browser, site, page, width=PHONE) as seen:
+        yield seen
+
+
 # --- every page -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_asks_no_other_host_and_has_no_errors(browser, site, page):
-    with visit(browser, site, page) as (_, log):
-        assert log.foreign == []
-        assert log.missing == []
-        assert log.errors == []
+def test_it_asks_no_other_host_and_has_no_errors(desk):
+    _, log = desk
+    assert log.foreign == []
+    assert log.missing == []
+    assert log.errors == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_shows_its_pictures_and_its_mathematics(browser, site, page):
-    with visit(browser, site, page) as (tab, _):
-        for image in tab.locator("main img").all():
-            shown, alt = image.evaluate("i => [i.complete && i.naturalWidth > 0, i.alt]")
-            assert shown, image.get_attribute("src")
-            assert alt.strip(), f"no alt text: {image.get_attribute('src')}"
-        written = tab.locator("main .math").count()
-        assert tab.locator("main .math mjx-container").count() >= written
-        assert tab.locator("mjx-merror, [data-mjx-error]").all_inner_texts() == []
-        # For screen readers MathJax writes the formula a second time, as MathML.
-        assert tab.locator("main .math mjx-assistive-mml").count() >= written
+def test_it_shows_its_pictures_with_alt_text(desk):
+    tab, _ = desk
+    for image in tab.locator("main img").all():
+        shown, alt = image.evaluate("i => [i.complete && i.naturalWidth > 0, i.alt]")
+        assert shown, image.get_attribute("src")
+        assert alt.strip(), f"no alt text: {image.get_attribute('src')}"
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_fits_a_phone(browser, site, page):
-    with visit(browser, site, page, width=PHONE) as (tab, _):
-        assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE
-        # Whatever is wider scrolls in its own box, and none of it lies left of where scrolling begins.
-        for formula in tab.locator("main div.math > mjx-container").all():
-            assert formula.evaluate("e => e.getBoundingClientRect().x >= -1"), formula.inner_text()
+def test_it_shows_its_mathematics(desk):
+    tab, _ = desk
+    written = tab.locator("main .math").count()
+    assert tab.locator("main .math mjx-container").count() >= written
+    assert tab.locator("mjx-merror, [data-mjx-error]").all_inner_texts() == []
+    # For screen readers MathJax writes the formula a second time, as MathML.
+    assert tab.locator("main .math mjx-assistive-mml").count() >= written
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("page", [page for page in PAGES if page.partition("/")[0] in ("book", "chapters")])
-def test_text_can_be_read_and_figures_have_no_panel(browser, site, page, theme):
-    with visit(browser, site, page, theme=theme) as (tab, log):
-        assert tab.evaluate("document.documentElement.dataset.theme") == theme
-        for selector in (
-            "p",
-            "li",
-            "blockquote p",
-            "figcaption p",
-            "summary",
-            "td",
-            ".widget-label",
-            ".output pre",
-        ):
-            for element in tab.locator(f"article {selector}:visible").all()[:5]:
-                text, ground = element.evaluate(COLOURS)
-                assert contrast(text, ground) >= ENOUGH_CONTRAST, f"{selector}: {text} on {ground}"
-        for image in tab.locator("article .cell_output img").all():
-            style = "i => [getComputedStyle(i).backgroundColor, getComputedStyle(i).filter]"
-            assert image.evaluate(style) == ["rgba(0, 0, 0, 0)", "none"]
-        assert log.errors == []
+def test_it_fits_a_phone(phone):
+    tab, log = phone
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE
+    # Whatever is wider scrolls in its own box, and none of it lies left of where scrolling begins.
+    for formula in tab.locator("main div.math > mjx-container").all():
+        assert formula.evaluate("e => e.getBoundingClientRect().x >= -1"), formula.inner_text()
+    assert log.errors == []
 
 
+def test_its_text_can_be_read_in_light(desk):
+    check_readability(desk[0], "light")
+
+
+def test_its_text_can_be_read_in_dark(dark):
+    tab, log = dark
+    check_readability(tab, "dark")
+    # Figures are drawn for both themes and get no light panel in the dark one.
+    for image in tab.locator("article .cell_output img").all():
+        style = "i => [getComputedStyle(i).backgroundColor, getComputedStyle(i).filter]"
+        assert image.evaluate(style) == ["rgba(0, 0, 0, 0)", "none"]
+    assert log.errors == []
+
+
+def check_readability(tab, theme: str) -> None:
+    """Samples of every kind of text stand out from what is behind them."""
+    assert tab.evaluate("document.documentElement.dataset.theme") == theme
+    for selector in TEXT:
+        for element in tab.locator(f"article {selector}:visible").all()[:5]:
+            text, ground = element.evaluate(COLOURS)
+            assert contrast(text, ground) >= ENOUGH_CONTRAST, f"{selector}: {text} on {ground}"
+
+
+TEXT = ("p", "li", "blockquote p", "figcaption p", "summary", "td", ".widget-label", ".output pre")
 # An element's colour, and the first background that is not transparent around it.
 COLOURS = """element => {
   const rgba = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -188,8 +215,7 @@ def contrast(text: list[float], ground: list[float]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_links_inside_the_book_lead_somewhere(page):
+def test_its_links_inside_the_book_lead_somewhere(page):
     source = HTML / page
     for link in parsed(source).select("a[href], link[href], script[src], img[src]"):
         target = link.get("href") or link.get("src")
@@ -213,29 +239,28 @@ def parsed(path: Path) -> BeautifulSoup:
 # --- chapters ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
-def test_widgets_show_their_stored_state(browser, site, page):
-    with visit(browser, site, page) as (tab, log):
-        assert tab.locator(".jupyter-widgets.widget-slider:visible").count() >= 1
-        picture = tab.locator("img.widget-image:visible").first
-        assert picture.evaluate("i => i.complete && i.naturalWidth > 50 && i.clientWidth > 50")
-        assert log.errors == []
+def test_widgets_show_their_stored_state(desk, page):
+    if page not in CHAPTERS:
+        return
+    tab, _ = desk
+    assert tab.locator(".jupyter-widgets.widget-slider:visible").count() >= 1
+    picture = tab.locator("img.widget-image:visible").first
+    assert picture.evaluate("i => i.complete && i.naturalWidth > 50 && i.clientWidth > 50")
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
-def test_solutions_and_answers_open(browser, site, page):
-    with visit(browser, site, page) as (tab, _):
-        for fold in tab.locator("article details").all():
-            inside = fold.locator(":scope > :not(summary)").first
-            assert not inside.is_visible(), "it is open from the start"
-            fold.locator("summary").first.click()
-            assert inside.is_visible()
+def test_solutions_and_answers_open(desk):
+    tab, _ = desk
+    for fold in tab.locator("article details").all():
+        inside = fold.locator(":scope > :not(summary)").first
+        assert not inside.is_visible(), "it is open from the start"
+        fold.locator("summary").first.click()
+        assert inside.is_visible()
 
 
-@pytest.mark.parametrize("page", CHAPTERS[:1])
-def test_a_chapter_also_works_as_a_file(browser, page):
+@pytest.mark.parametrize("chapter", CHAPTERS[:1])
+def test_a_chapter_also_works_as_a_file(browser, chapter):
     """A reader may unpack the pages and open them without any server."""
-    with visit(browser, HTML.as_uri() + "/", page) as (tab, log):
+    with visit(browser, HTML.as_uri() + "/", chapter) as (tab, log):
         assert tab.locator("mjx-container").count() > 0
         assert tab.locator(".jupyter-widgets:visible").count() > 0
         assert log.foreign == []

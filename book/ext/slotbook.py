@@ -50,6 +50,49 @@ def _time(entry: dict | None) -> str:
     return f"{entry['seconds']} s ({machine})"
 
 
+def offer_model_cards(app: Sphinx, config: Config) -> None:
+    """`{{ model_zoo }}` becomes a table of the shipped checkpoints, read from their cards."""
+    rows = [
+        "| model | scenes | weights | trained | FG-ARI, one start | FG-ARI, best of 4 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / "data/checkpoints").glob("*.json")):
+        card = json.loads(path.read_text("utf-8"))
+        one, *four = (entry["fg_ari"] for entry in card["metrics"])
+        rows.append(
+            f"| `{path.stem}` | {card['dataset']['name']} | {card['bytes'] / 1e6:.2f} MB "
+            f"| {card['training']['steps']:,} steps, {card['wall_seconds'] / 60:.0f} min on {card['device']} "
+            f"| {one:.3f} | {f'{four[0]:.3f}' if four else 'starts are fixed'} |"
+        )
+    seeds = ["| model | seed | FG-ARI, one start | FG-ARI, best of 4 |", "|---|---|---|---|"]
+    for path in sorted((ROOT / "data/checkpoints").glob("*.json")):
+        runs = json.loads(path.read_text("utf-8"))["seeds"]
+        seeds += [
+            f"| `{path.stem}` | {run['seed']} | {run['fg_ari']:.3f} | {run['fg_ari_restarts_4']:.3f} |"
+            for run in runs
+            if len(runs) > 1
+        ]
+    tables = {"model_zoo": "\n".join(rows), "model_seeds": "\n".join(seeds)}
+    config.myst_substitutions = {**config.myst_substitutions, **tables}
+
+
+def offer_benchmarks(app: Sphinx, config: Config) -> None:
+    """`{{ benchmarks }}` becomes the tables that `make bench` measured."""
+    lines = []
+    for name, result in json.loads((ROOT / "benchmarks/results.json").read_text("utf-8")).items():
+        machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+        lines += [f"**{name.replace('_', ' ').capitalize()}** ({machine})", ""]
+        lines += ["| | against | slotlib | peer | unit | times better | goal |", "|---|---|---:|---:|---|---:|---:|"]
+        for row in result["rows"]:
+            goal = "" if row["goal"] is None else f"{row['goal']:g} ({'met' if row['met'] else 'not met'})"
+            lines.append(
+                f"| {row['what']} | {row['peer_name']} | {row['slotlib']:,g} | {row['peer']:,g} | {row['unit']} "
+                f"| {row['times']:g} | {goal} |"
+            )
+        lines.append("")
+    config.myst_substitutions = {**config.myst_substitutions, "benchmarks": "\n".join(lines)}
+
+
 def keep_equation_tags(app: Sphinx, doctree: nodes.document) -> None:
     r"""Give MathJax `\tag{…}` equations as they are.
 
@@ -76,6 +119,8 @@ def keep_widget_descriptions(app: Sphinx, doctree: nodes.document) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_only_live_buttons)
     app.connect("config-inited", offer_measured_times)
+    app.connect("config-inited", offer_model_cards)
+    app.connect("config-inited", offer_benchmarks)
     app.connect("doctree-read", keep_equation_tags)
     app.connect("doctree-read", keep_widget_descriptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -35,6 +35,7 @@ def uniform(seed: int, index: Int[Tensor, "items"], count: int, stream: int = 0)
         count: numbers per item.
         stream: independent sets of numbers for the same item, for example one per rejection round.
     """
+    seed = (seed + 2**63) % 2**64 - 2**63  # any Python integer, as a signed 64-bit one
     key = torch.tensor([seed, stream], dtype=torch.int64, device=index.device)
     key = _mix(_mix(key[0] * _GOLDEN + 1) + key[1] * _GOLDEN)
     counter = torch.arange(1, count + 1, dtype=torch.int64, device=index.device)

@@ -7,7 +7,7 @@ apart.
 """
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from slotlib.data.random import integers, uniform
@@ -62,14 +62,19 @@ PIECES = _fixed_pieces()
 BEVEL = _bevel()
 
 
-def _place(seed: int, index: Tensor, count: Tensor, slots: int, attempt: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One try at placing the pieces of each scene, one after the other.
+def _draws(seed: int, index: Tensor, slots: int, attempt: int) -> Float[Tensor, "scenes slots numbers"]:
+    """The random numbers of one try: for every object one for its piece, then two for each proposed position."""
+    return uniform(seed, index, slots * (1 + 2 * _PROPOSALS), stream=1 + attempt).unflatten(1, (slots, -1))
 
-    Returns the corner pixel of every block `[scenes, slots, 4, 2]`, the piece of every object `[scenes, slots]`, and
-    whether the try succeeded `[scenes]`.
+
+def _place(seed: int, index: Tensor, count: Tensor, piece: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
+    """One try at placing the given pieces of each scene, one after the other.
+
+    Returns the corner pixel of every block `[scenes, slots, 4, 2]`, and whether the try succeeded `[scenes]`. A scene
+    that failed keeps its pieces in the next try; drawing others would favour those that are easy to place.
     """
-    u = uniform(seed, index, slots * (1 + 2 * _PROPOSALS), stream=1 + attempt).unflatten(1, (slots, -1))
-    piece = integers(u[..., 0], len(PIECES))
+    slots = piece.shape[1]
+    u = _draws(seed, index, slots, attempt)
     blocks = PIECES.to(index.device)[piece] * BLOCK
     room = RESOLUTION - BLOCK + 1 - blocks.amax(dim=2)  # offsets that keep the piece inside
     offsets = integers(u[..., 1:].unflatten(-1, (_PROPOSALS, 2)), room.unsqueeze(2))
@@ -86,7 +91,7 @@ def _place(seed: int, index: Tensor, count: Tensor, slots: int, attempt: int) ->
         ok &= free.any(1) | (k >= count)
         first = free.byte().argmax(dim=1)
         corners[:, k] = tries[torch.arange(len(tries), device=index.device), first]
-    return corners, piece, ok
+    return corners, ok
 
 
 def draw(
@@ -111,12 +116,13 @@ def draw(
     u = uniform(seed, index, 1 + most)
     count = least + integers(u[:, 0], most - least + 1)
     colour = integers(u[:, 1:], len(COLOURS))
-    corners, piece, ok = _place(seed, index, count, most, attempt=0)
+    piece = integers(_draws(seed, index, most, attempt=0)[..., 0], len(PIECES))
+    corners, ok = _place(seed, index, count, piece, attempt=0)
     attempt = 0
     while not ok.all():
         attempt += 1
         again = (~ok).nonzero().squeeze(1)
-        corners[again], piece[again], ok[again] = _place(seed, index[again], count[again], most, attempt)
+        corners[again], ok[again] = _place(seed, index[again], count[again], piece[again], attempt)
 
     scenes, device = len(index), index.device
     present = torch.arange(most, device=device) < count.unsqueeze(1)

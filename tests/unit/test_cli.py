@@ -45,7 +45,8 @@ def test_data_draws_a_contact_sheet(tmp_path):
 
 def test_zoo_lists_models_and_prints_cards(capsys):
     cli.main(["zoo"])
-    assert all(name in capsys.readouterr().out for name in zoo.names())
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in zoo.names())
     cli.main(["zoo", "tetrominoes"])
     assert json.loads(capsys.readouterr().out)["configuration"] == dataclasses.asdict(zoo.load("tetrominoes").config)
 

@@ -92,7 +92,7 @@ def test_types_and_ranges():
 
 @pytest.mark.parametrize(("num_objects", "least", "most"), [(1, 1, 1), (6, 6, 6), ((1, 6), 1, 6), ((2, 4), 2, 4)])
 def test_numbers_of_objects_cover_their_range_evenly(num_objects, least, most):
-    present = make("tetrominoes", 500, num_objects=num_objects).batch(range(500))["objects"]["present"]
+    present = make("tetrominoes", 300, num_objects=num_objects).batch(range(300))["objects"]["present"]
     counts = present.sum(1)
     assert set(counts.tolist()) == set(range(least, most + 1))
     assert present.shape[1] == most
@@ -158,7 +158,7 @@ def test_any_integer_is_a_seed(seed):
 # --- chance ---
 
 
-@pytest.mark.parametrize(("num_objects", "size"), [(3, 4000), (6, 800)])
+@pytest.mark.parametrize(("num_objects", "size"), [(3, 4000), (6, 400)])
 def test_shapes_and_colours_are_equally_likely(num_objects, size):
     objects = make("tetrominoes", size, seed=2, num_objects=num_objects).batch(range(size))["objects"]
     assert chi_square(objects["shape"], 19) > 1e-4

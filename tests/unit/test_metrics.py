@@ -48,21 +48,21 @@ def random_maps(seed: int, labels: int, shape: tuple[int, ...] = (6, 40)) -> tor
 
 
 @given(segmentations())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_ari_is_scikit_learn_s(both):
     expected = [adjusted_rand_score(t, p) for t, p in zip(*both, strict=True)]
     np.testing.assert_allclose(adjusted_rand_index(*both), expected, rtol=0, atol=1e-9)
 
 
 @given(segmentations())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_rand_index_is_scikit_learn_s(both):
     expected = [rand_score(t, p) for t, p in zip(*both, strict=True)]
     np.testing.assert_allclose(rand_index(*both), expected, rtol=0, atol=1e-9)
 
 
 @given(segmentations())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_fg_ari_is_scikit_learn_s_over_the_foreground(both):
     for background in (0, -1):
         expected = [
@@ -166,7 +166,7 @@ def test_overlaps_are_those_of_brute_force(both, background):
 
 
 @given(segmentations())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_matching_never_beats_the_best_overlaps(both):
     for background in (0, None):
         mbo, miou = mean_best_overlap(*both, background), mean_iou(*both, background)
@@ -175,7 +175,7 @@ def test_a_matching_never_beats_the_best_overlaps(both):
 
 
 @given(segmentations(), st.integers(0, 2**31))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_names_of_segments_do_not_matter(both, seed):
     true, pred = both
     random = np.random.default_rng(seed)

@@ -81,7 +81,7 @@ def algorithm_1(module, slots, inputs, iterations):
 
 def gradients(outputs, module, *more):
     """Of a loss in which every number of slots and attention has its own weight."""
-    loss = sum((x * randn(*x.shape, seed=i)).sum() for i, x in enumerate(outputs))
+    loss = sum((x * randn(*x.shape, seed=i).to(x)).sum() for i, x in enumerate(outputs))
     leaves = [p for p in module.parameters() if p.requires_grad] + list(more)
     found = torch.autograd.grad(loss, leaves, allow_unused=True)
     return [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
@@ -115,6 +115,18 @@ def test_single_precision_is_single_precision_close():
     expected = algorithm_1(module, start, inputs, 3)[0]
     ours = module.float()(inputs.float(), slots=start.float()).slots
     close(ours.double(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_gradients_under_bfloat16_autocast_are_bfloat16_close(heads):
+    module = build(num_heads=heads).float()
+    inputs, start = randn(3, 50, 6, seed=1).float().requires_grad_(), randn(3, 4, 8, seed=2).float()
+    exact = gradients(module(inputs, slots=start)[:1], module, inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module(inputs, slots=start)
+    rough = gradients([out.slots.float()], module, inputs)
+    exact, rough = (torch.cat([g.flatten() for g in found]) for found in (exact, rough))
+    assert (rough - exact).norm() < 0.1 * exact.norm()
 
 
 def test_finite_differences_agree():
@@ -204,14 +216,14 @@ def test_learned_slots_start_every_image_alike():
 
 
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
-def test_with_a_background_slot_the_first_is_learned_and_the_others_are_drawn(gradient):
-    module = build(slot_init="background", gradient=gradient)
+def test_with_one_learned_start_the_first_is_learned_and_the_others_are_drawn(gradient):
+    module = build(slot_init="one_learned", gradient=gradient)
     for count in (1, 4, 7):
         start = module.initial_slots(3, count, generator())
-        close(start[:, :1], module.slots_background.expand(3, -1, -1), atol=0)
+        close(start[:, :1], module.slots_first.expand(3, -1, -1), atol=0)
         assert len(start[:, 1:].flatten(0, 1).unique(dim=0)) == 3 * (count - 1)
     module(randn(3, 20, 6)).slots.square().sum().backward()
-    assert (module.slots_background.grad != 0).all()
+    assert (module.slots_first.grad != 0).all()
 
 
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
@@ -364,7 +376,7 @@ def test_learned_queries_and_given_slots_learn(gradient):
     assert (given.grad != 0).all()
 
 
-@pytest.mark.parametrize("slot_init", ["gaussian", "background"])
+@pytest.mark.parametrize("slot_init", ["gaussian", "one_learned"])
 def test_mu_and_sigma_learn_through_unrolled_iterations_only(slot_init):
     for gradient, learns in (("unrolled", True), ("implicit", False)):
         module = build(gradient=gradient, slot_init=slot_init)
@@ -489,7 +501,7 @@ def corrupted(value: float) -> torch.Tensor:
         (lambda _: SlotAttention(6, mlp_hidden_dim=-1), ["mlp_hidden_dim", "got -1"]),
         (lambda _: SlotAttention(6, gradient_steps=0), ["gradient_steps", "got 0"]),
         (lambda _: SlotAttention(6, 8, num_heads=3), ["slot_dim=8", "num_heads=3"]),
-        (lambda _: SlotAttention(6, slot_init="zeros"), ["slot_init", "gaussian", "learned", "background", "'zeros'"]),
+        (lambda _: SlotAttention(6, slot_init="zeros"), ["slot_init", "gaussian", "learned", "one_learned", "'zeros'"]),
         (lambda _: SlotAttention(6, gradient="none"), ["gradient", "unrolled", "implicit", "'none'"]),
     ],
 )
