@@ -143,7 +143,7 @@ def soft_kmeans(
     """
     if points.shape[-1] != centres.shape[-1]:
         raise ValueError(f"points have width {points.shape[-1]} and centres {centres.shape[-1]}; they must agree")
-    if temperature <= 0:
+    if not temperature > 0:  # NaN fails this comparison too
         raise ValueError(f"temperature must be positive, got {temperature}")
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")

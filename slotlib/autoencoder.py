@@ -342,7 +342,7 @@ class SlotAutoencoder(nn.Module):
             raise ValueError(
                 f"images must be floating point [batch, 3, {side}, {side}], got {images.dtype} {list(images.shape)}"
             )
-        if not torch.compiler.is_compiling() and not images.sum().isfinite():
+        if not torch.compiler.is_compiling() and not images.mean(dtype=torch.float32).isfinite():
             raise ValueError("images must be finite, got NaN or infinite pixels")
         return self.encoder(images * 2 - 1)
 

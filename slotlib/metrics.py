@@ -25,17 +25,18 @@ def _labels(name: str, labels: Tensor) -> Int[Tensor, "batch pixels"]:
     return labels.flatten(1).long()
 
 
-def _dense(labels: Int[Tensor, "batch pixels"]) -> tuple[Int[Tensor, "batch pixels"], int]:
-    """The labels as indices below a small count, renumbered only when they are not that already."""
+def _dense(labels: Int[Tensor, "batch pixels"]) -> tuple[Int[Tensor, "batch pixels"], Int[Tensor, "batch|1 count"]]:
+    """The labels as indices below a small count, and the label of each index. Renumbered only where needed."""
     if labels.numel() == 0:
-        return labels, 1
+        return labels, labels.new_zeros(1, 1)
     low, high = (int(v) for v in labels.aminmax())
     if low >= 0 and high < _MAX_DENSE_LABEL:
-        return labels, high + 1
+        return labels, torch.arange(high + 1, device=labels.device).unsqueeze(0)
     # Per image, so that labels which are unique across the whole batch do not blow the tables up.
     ordered, position = labels.sort(dim=1)
     rank = F.pad((ordered[:, 1:] != ordered[:, :-1]).cumsum(dim=1), (1, 0))
-    return torch.empty_like(labels).scatter_(1, position, rank), int(rank.max()) + 1
+    names = labels.new_zeros(len(labels), int(rank.max()) + 1).scatter_(1, rank, ordered)
+    return torch.empty_like(labels).scatter_(1, position, rank), names
 
 
 def contingency(
@@ -52,12 +53,14 @@ def contingency(
     if true.shape != pred.shape:
         raise ValueError(f"true and pred must have one shape, got {list(true.shape)} and {list(pred.shape)}")
     true, pred = _labels("true", true), _labels("pred", pred)
-    keep = None if background is None else (true != background)
-    (true, rows), (pred, columns) = _dense(true), _dense(pred)
-    batch = len(true)
-    cell = (torch.arange(batch, device=true.device).unsqueeze(1) * rows + true) * columns + pred
-    cell = cell.flatten() if keep is None else cell[keep]
-    return torch.bincount(cell, minlength=batch * rows * columns).view(batch, rows, columns).double()
+    (true, true_names), (pred, pred_names) = _dense(true), _dense(pred)
+    batch, rows, columns = len(true), true_names.shape[1], pred_names.shape[1]
+    start = torch.arange(batch, device=true.device).unsqueeze(1) * (rows * columns)
+    cell = torch.add(pred, true, alpha=columns).add_(start)
+    table = torch.bincount(cell.flatten(), minlength=batch * rows * columns).view(batch, rows, columns).double()
+    if background is not None:
+        table *= (true_names != background).unsqueeze(2)  # its row is emptied: cheaper than picking pixels out
+    return table
 
 
 def _pairs(count: Tensor) -> Tensor:

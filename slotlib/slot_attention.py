@@ -215,9 +215,15 @@ class SlotAttention(nn.Module):
 
         Raises ValueError unless `inputs` is `[batch, inputs, input_dim]` with at least one input, all finite.
         """
-        if inputs.ndim != 3 or inputs.shape[2] != self.input_dim or inputs.shape[1] == 0:
+        if (
+            inputs.ndim != 3
+            or inputs.shape[2] != self.input_dim
+            or inputs.shape[1] == 0
+            or not inputs.is_floating_point()
+        ):
             raise ValueError(
-                f"inputs must be [batch, inputs >= 1, input_dim={self.input_dim}], got {list(inputs.shape)}"
+                f"inputs must be floating point [batch, inputs >= 1, input_dim={self.input_dim}], "
+                f"got {inputs.dtype} {list(inputs.shape)}"
             )
         x = self.norm_inputs(inputs)
         # LayerNorm spreads one NaN or infinity over its whole vector, so looking at a single channel is enough.

@@ -255,6 +255,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     fabric = Fabric(
         accelerator=options.accelerator,
         devices=options.devices,
+        # Parameters without a gradient are normal here: under the implicit gradient μ and σ never get one.
+        strategy="auto" if options.devices == 1 else "ddp_find_unused_parameters_true",
         precision=options.precision,
         loggers=TensorBoardLogger(folder, name="", version="tensorboard"),
     )

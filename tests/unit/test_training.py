@@ -140,6 +140,13 @@ def test_two_devices_take_the_same_steps_as_one(tmp_path):
     )
 
 
+def test_parameters_without_gradient_do_not_stop_several_devices(tmp_path):
+    process = run(tmp_path, "--model.slot_init=one_learned", "--train.devices=2", "--model.gradient=implicit")
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output.decode()
+    assert all(tensor.isfinite().all() for tensor in weights(tmp_path).values())
+
+
 def test_bf16_trains(tmp_path):
     config = Config(model=SMALL, train=dataclasses.replace(SHORT, steps=4, precision="bf16-mixed"))
     model = training.train(config, tmp_path, progress=False)
