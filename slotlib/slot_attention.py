@@ -11,8 +11,8 @@ receives the slots as they are, not normalised; LayerNorm with ε = 1e-3 (the Ke
 
 Two things are ours. The *arithmetic*: slots are few and inputs are many, so keys and values are never formed;
 q·(W_k x) = (W_kᵀq)·x and Σ a (W_v x) = W_v (Σ a x) give the same numbers for less work. And `gradient="implicit"`:
-all iterations but the last run without a graph, so memory does not grow with their number (Chang et al., 2022, arXiv
-2207.00787; chapter 06). The forward values are the same in both modes.
+all iterations but the last (or the last few) run without a graph, so memory does not grow with their number (Chang et
+al., 2022, arXiv 2207.00787; chapter 06). The forward values are the same in both modes.
 """
 
 import math
@@ -82,7 +82,7 @@ def glorot_(layer: nn.Module) -> None:
     """Initialise a layer as Keras does, and so the official code: Glorot-uniform weights, zero bias.
 
     torch's default weights are √3 times smaller (and more where a layer narrows). Products of several such layers, like
-    the masks of a fresh decoder, then start so flat that learning takes many times longer (chapter 03 measures it).
+    the masks of a fresh separable decoder, then start so flat that learning takes much longer.
     """
     nn.init.xavier_uniform_(layer.weight)
     if layer.bias is not None:
