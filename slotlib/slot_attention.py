@@ -110,7 +110,7 @@ class SlotAttention(nn.Module):
             Neumann series. No effect with gradient="unrolled".
         eps: added to every attention weight before the weighted mean.
 
-    The weights of `project_q`, `project_k`, `project_v` and `gru` are read directly, so forward hooks on them never run.
+    The weights of `project_q`, `project_k`, `project_v` and `gru` are read directly: forward hooks on them never run.
 
     Raises:
         ValueError: a size below 1, heads that do not divide `slot_dim`, an unknown `slot_init` or `gradient`.
