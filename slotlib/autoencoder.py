@@ -30,7 +30,7 @@ class AutoencoderConfig:
     resolution: int = 35
     """Side of the square images, in pixels."""
     encoder: Literal["paper", "strided"] = "paper"
-    """"paper": four 5×5 convolutions at full resolution. "strided": three, the first two with stride 2: 16 times fewer
+    """"paper": four 5×5 convolutions at full resolution. "strided": three, the first two with stride 2: 15 times fewer
     inputs to slot attention."""
     encoder_channels: int = 64
     slot_dim: int = 64
