@@ -4,13 +4,17 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
+from torch.utils.data import Dataset
 
 from slotlib import data, plots, training, zoo
+from slotlib.data.export import export
+from slotlib.data.files import read
+from slotlib.data.stats import Statistics, statistics
 
 CONFIGS = Path(__file__).with_name("configs")
 
@@ -44,7 +48,7 @@ def _evaluate_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="slotlib evaluate", description="Score a trained model on fresh scenes.")
     parser.add_argument("checkpoint", type=str, help="a shipped name or a path")
     parser.add_argument("--images", type=int, default=640)
-    parser.add_argument("--scenes_seed", type=int, default=0, help="which scenes; training never uses seed 0")
+    parser.add_argument("--scenes_seed", type=int, default=0, help="which generated scenes; training never uses seed 0")
     parser.add_argument("--noise_seed", type=int, default=0, help="of the slots' initial noise")
     parser.add_argument("--restarts", type=int, default=1, help="initialisations tried per image")
     parser.add_argument("--num_slots", type=int | None, default=None)
@@ -55,12 +59,24 @@ def _evaluate_parser() -> ArgumentParser:
 
 
 def _data_parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="slotlib data", description="Draw scenes into one picture.")
-    parser.add_argument("name", type=str, help=f"one of: {', '.join(data.GENERATORS)}")
-    parser.add_argument("--out", type=str, required=True, help="the PNG file to write")
-    parser.add_argument("--count", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--options", type=dict[str, Any], default={}, help="the generator's own")
+    parser = ArgumentParser(prog="slotlib data", description="Look at scenes, count them, write them to files.")
+    commands = parser.add_subcommands(dest="action")
+    for action, count, description in (
+        ("preview", 32, "draw scenes, and their masks below, into one picture"),
+        ("stats", 1000, "count colours, objects, visible pixels and properties"),
+        ("export", 1000, "write scenes in a format that others read"),
+    ):
+        command = ArgumentParser(description=description)
+        command.add_argument("name", type=str, help=f"a file or folder, or one of: {', '.join(data.GENERATORS)}")
+        command.add_argument("--count", type=int, default=count, help="scenes; of a file at most as many as it has")
+        command.add_argument("--seed", type=int, default=0, help="of generated scenes")
+        command.add_argument("--options", type=dict[str, Any], default={}, help="the generator's or reader's own")
+        if action != "stats":
+            what = "PNG file" if action == "preview" else "file or folder"
+            command.add_argument("--out", type=str, required=True, help=f"the {what} to write")
+        if action == "export":
+            command.add_argument("--format", type=Literal["tfrecord", "hdf5", "folder"], default="tfrecord")
+        commands.add_subcommand(action, command, help=description)
     return parser
 
 
@@ -102,17 +118,57 @@ def _evaluate(arguments: Sequence[str]) -> None:
     options = dict(trained_on["options"])
     if parsed.num_objects is not None:
         options["num_objects"] = parsed.num_objects
-    scenes = data.make(trained_on["name"], parsed.images, parsed.scenes_seed, **options)
+    if trained_on["name"] in data.GENERATORS:
+        scenes = data.make(trained_on["name"], parsed.images, parsed.scenes_seed, **options)
+    else:
+        kept = model.card["training"]["eval_images"]
+        _, scenes = training.held_out_part(read(trained_on["name"], **options), kept)
     how = {name: getattr(parsed, name) for name in ("restarts", "num_slots", "num_iterations")}
     print(json.dumps(training.measured(model, scenes, parsed.images, parsed.noise_seed, **how), indent=2))
 
 
+def _scenes(name: str, count: int, seed: int, options: dict[str, Any]) -> Dataset:
+    """`count` generated scenes, or the first ones of a file or folder."""
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    if name in data.GENERATORS or not Path(name).exists():
+        return data.make(name, count, seed, **options)
+    files = read(name, **options)
+    return files.part(0, min(count, len(files)))
+
+
 def _data(arguments: Sequence[str]) -> None:
     parsed = _data_parser().parse_args(arguments)
-    scenes = data.make(parsed.name, parsed.count, parsed.seed, **parsed.options)
-    zoo.writable_folder(Path(parsed.out).parent)
-    plots.show_images(scenes.batch(range(parsed.count))["image"]).savefig(parsed.out)
-    print(f"{parsed.count} scenes of {parsed.name}, seed {parsed.seed}: {parsed.out}")
+    asked = parsed[parsed.action]
+    scenes = _scenes(asked.name, asked.count, asked.seed, asked.options)
+    of = f"{len(scenes)} scenes of {asked.name}"
+    if parsed.action == "preview":
+        zoo.writable_folder(Path(asked.out).parent)
+        batch = scenes.batch(range(len(scenes)))
+        plots.show_scenes(batch["image"], batch.get("mask")).savefig(asked.out, bbox_inches="tight")
+        print(f"{of}: {asked.out}")
+    elif parsed.action == "export":
+        print(f"{of}: {export(scenes, asked.out, asked.format)}")
+    else:
+        _print_statistics(statistics(scenes, len(scenes)))
+    if skipped := getattr(scenes, "skipped", 0):
+        print(f"skipped: {skipped} that could not be read")
+
+
+def _print_statistics(counted: Statistics) -> None:
+    def shares(table: Mapping[Any, int]) -> str:
+        return ", ".join(f"{name} {many / max(1, sum(table.values())):.1%}" for name, many in table.items())
+
+    print(f"scenes: {counted.scenes}")
+    print(f"image: {counted.size[0]}×{counted.size[1]}")
+    for title, colour in (("mean", counted.mean), ("spread", counted.spread)):
+        print(f"{title} of red, green, blue: " + ", ".join(f"{value:.4f}" for value in colour.tolist()))
+    print(f"objects per image: {shares({n: many for n, many in enumerate(counted.objects.tolist()) if many})}")
+    if counted.visible is not None and len(counted.visible):
+        least, median = int(counted.visible.min()), int(counted.visible.median())
+        print(f"visible pixels per object: least {least}, median {median}")
+    for name, table in counted.categories.items():
+        print(f"{name}: {shares(table)}")
 
 
 def _zoo(arguments: Sequence[str]) -> None:
@@ -141,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         COMMANDS[arguments[0]](arguments[1:])
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, ImportError) as error:
         if os.environ.get("SLOTLIB_TRACEBACK"):
             raise
         raise SystemExit(f"slotlib: {error}") from None

@@ -114,6 +114,29 @@ def show_images(
     return figure
 
 
+def show_scenes(
+    images: Float[Tensor, "batch 3 height width"],
+    masks: Int[Tensor, "batch height width"] | None = None,
+    columns: int = 8,
+    size: float = 1.2,
+) -> Figure:
+    """A contact sheet: rows of images, and below each row its true objects in the slots' colours."""
+    columns = min(columns, len(images))
+    every = 1 if masks is None else 2
+    rows = -(-len(images) // columns) * every
+    figure, axes = _grid(rows, columns, size)
+    figure.set_size_inches(columns * size, rows * size * images.shape[2] / images.shape[3])
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for i, image in enumerate(images):
+        row, column = i // columns * every, i % columns
+        pictures = [to_pixels(image)] + ([] if masks is None else [labels_picture(masks[i])])
+        for k, picture in enumerate(pictures):
+            axes[row + k, column].set_visible(True)
+            axes[row + k, column].imshow(picture)
+    return figure
+
+
 def show_reconstructions(
     images: Float[Tensor, "batch 3 height width"],
     output,

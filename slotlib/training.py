@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from slotlib import data, metrics, plots, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.data.files import Files, read
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,11 @@ logger = logging.getLogger(__name__)
 @dataclass
 class DataConfig:
     name: str = "tetrominoes"
-    """One of `slotlib.data.GENERATORS`."""
+    """One of `slotlib.data.GENERATORS`, or the path of a file or folder (see `slotlib.data.files.read`)."""
     size: int = 1_000_000
-    """Training scenes; when they are used up they are used again in another order."""
+    """Training scenes, of a file at most; when they are used up they are used again in another order."""
     options: dict[str, Any] = field(default_factory=dict)
-    """The generator's own, such as {"num_objects": [2, 4]}."""
+    """The generator's own, such as {"num_objects": [2, 4]}, or the reader's, such as {"on_error": "skip"}."""
 
 
 @dataclass
@@ -86,7 +87,8 @@ class Config:
 
 
 class Evaluation(NamedTuple):
-    """Scores per image; averages alone hide that scenes are either solved or not."""
+    """Scores per image; averages alone hide that scenes are either solved or not. Without true masks all but `mse` are
+    NaN."""
 
     fg_ari: Float[Tensor, "images"]
     ari: Float[Tensor, "images"]
@@ -157,7 +159,7 @@ def evaluate(
 
     Args:
         model: called as a `SlotAutoencoder`; left in the mode it was in.
-        dataset: scenes with `image` and `mask`.
+        dataset: scenes with `image` and, for all scores but the error, `mask`.
         images: how many; at most all there are.
         seed: of the slots' initial noise.
         options: passed to the model: `num_slots`, `num_iterations`, `restarts`.
@@ -170,18 +172,15 @@ def evaluate(
     for start in range(0, min(images, len(dataset)), batch_size):
         scenes = range(start, min(start + batch_size, images, len(dataset)))
         batch = torch.utils.data.default_collate(dataset.__getitems__(list(scenes)))
-        image, true = batch["image"].to(parameter), batch["mask"].to(parameter.device)
+        image = batch["image"].to(parameter)
         output = model(image, generator=generator, **options)
-        pred = output.masks.argmax(dim=1)
-        parts.append(
-            Evaluation(
-                fg_ari=metrics.fg_ari(true, pred),
-                ari=metrics.adjusted_rand_index(true, pred),
-                mbo=metrics.mean_best_overlap(true, pred),
-                miou=metrics.mean_iou(true, pred),
-                mse=(output.reconstruction - image).square().mean(dim=(1, 2, 3)),
-            )
-        )
+        mse = (output.reconstruction - image).square().mean(dim=(1, 2, 3))
+        overlap = [torch.full_like(mse, math.nan)] * 4
+        if "mask" in batch:
+            masks = batch["mask"].to(parameter.device), output.masks.argmax(dim=1)
+            scores = metrics.fg_ari, metrics.adjusted_rand_index, metrics.mean_best_overlap, metrics.mean_iou
+            overlap = [score(*masks) for score in scores]
+        parts.append(Evaluation(*overlap, mse))
     model.train(was_training)
     return Evaluation(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
@@ -216,13 +215,34 @@ def versions() -> dict[str, str]:
     return {"slotlib": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def measured(model: nn.Module, dataset: data.Scenes, images: int, seed: int = 0, **options: Any) -> dict[str, Any]:
+def held_out_part(files: Files, images: int) -> tuple[Files, Files]:
+    """Scenes from files for training, and the last `images`, which are kept for evaluation. Raises ValueError."""
+    if len(files) <= images:
+        raise ValueError(
+            f"{files.path} holds {len(files)} scenes; {images} are kept for evaluation (train.eval_images)"
+        )
+    return files.part(0, len(files) - images), files.part(len(files) - images, len(files))
+
+
+def _scenes(config: DataConfig, options: TrainConfig) -> tuple[Dataset, Dataset]:
+    """Scenes for training and for the running evaluation, and never one for both."""
+    if config.name not in data.GENERATORS and Path(config.name).exists():
+        files, held_out = held_out_part(read(config.name, **config.options), options.eval_images)
+        return files.part(0, min(config.size, len(files))), held_out
+    # Scenes of training, of the running evaluation and of `slotlib evaluate` come from different seeds.
+    return (
+        data.make(config.name, config.size, seed=2 * options.seed + 1, **config.options),
+        data.make(config.name, options.eval_images, seed=2 * options.seed + 2, **config.options),
+    )
+
+
+def measured(model: nn.Module, dataset: Dataset, images: int, seed: int = 0, **options: Any) -> dict[str, Any]:
     """`evaluate`'s means with everything needed to measure them again: an entry for a card's "metrics"."""
     scores = evaluate(model, dataset, images, seed=seed, **options)
     return {
-        **{name: round(value, 5) for name, value in scores.means().items()},
+        **{name: round(value, 5) for name, value in scores.means().items() if not math.isnan(value)},
         "images": len(scores.mse),
-        "scenes_seed": dataset.seed,
+        **({"scenes_seed": dataset.seed} if isinstance(dataset, data.Scenes) else {"scenes": "last of the files"}),
         "noise_seed": seed,
         **options,
     }
@@ -282,9 +302,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     model, optimizer = fabric.setup(model, optimizer)
     model.mark_forward_method("loss")
 
-    # Scenes of training, of the running evaluation and of `slotlib evaluate` come from different seeds.
-    scenes = data.make(config.data.name, config.data.size, seed=2 * options.seed + 1, **config.data.options)
-    held_out = data.make(config.data.name, options.eval_images, seed=2 * options.seed + 2, **config.data.options)
+    scenes, held_out = _scenes(config.data, options)
     order = _Order(len(scenes), options.batch_size, options.seed, first_step, fabric.global_rank, fabric.world_size)
     loader = fabric.setup_dataloaders(
         DataLoader(scenes, batch_sampler=order, num_workers=options.workers), use_distributed_sampler=False
@@ -331,6 +349,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
                 old.unlink()  # the card first: without it the weights no longer count as a checkpoint
                 old.with_suffix(".safetensors").unlink()
 
+    if skipped := getattr(scenes, "skipped", 0) + getattr(held_out, "skipped", 0):
+        logger.warning("%d scenes of %s could not be read and were skipped", skipped, config.data.name)
     model = model.module.eval()
     if fabric.is_global_zero:
         zoo.save(
@@ -356,4 +376,4 @@ def _log_pictures(writer: Any, model: nn.Module, dataset: Dataset, step: int) ->
     with torch.no_grad():
         output = model.eval()(images, generator=torch.Generator().manual_seed(0))
     model.train()
-    writer.add_figure("eval/scenes", plots.show_reconstructions(images, output, batch["mask"]), step)
+    writer.add_figure("eval/scenes", plots.show_reconstructions(images, output, batch.get("mask")), step)

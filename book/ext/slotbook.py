@@ -93,6 +93,41 @@ def offer_benchmarks(app: Sphinx, config: Config) -> None:
     config.myst_substitutions = {**config.myst_substitutions, "benchmarks": "\n".join(lines)}
 
 
+def offer_scenes(app: Sphinx, config: Config) -> None:
+    """`{{ rate_NAME }}`: scenes per second from the benchmarks. `{{ likeness }}`: how close CLEVR-like comes."""
+    rates = {}
+    for result in json.loads((ROOT / "benchmarks/results.json").read_text("utf-8")).values():
+        for row in result["rows"]:
+            if row["unit"] == "scenes/s":
+                name = row["what"].split()[0].lower().replace("-", "_")  # "Multi-dSprites 64×64"
+                rates[f"rate_{name}"] = f"{row['slotlib']:,.0f}"
+    config.myst_substitutions = {**config.myst_substitutions, **rates, "likeness": _likeness()}
+
+
+def _likeness() -> str:
+    measured = json.loads((ROOT / "benchmarks/likeness.json").read_text("utf-8"))
+    same, fresh = measured["same_scenes"], measured["slotlib_fresh"]
+
+    def row(name: str, of: dict) -> str:
+        colours = (f"{mean:.1f} ± {sd:.1f}" for mean, sd in zip(of["mean"], of["sd"], strict=True))
+        pixels = " / ".join(f"{count:,.0f}" for count in of["object_pixels"])
+        return f"| {name} | {' | '.join(colours)} | {pixels} |"
+
+    lines = [
+        f"Over these {measured['scenes']} scenes and {measured['objects']} objects the masks overlap by "
+        f"{same['mask_iou']['mean']:.3f} on average (intersection over union; the least is "
+        f"{same['mask_iou']['least']:.3f}), and a pixel differs by {same['absolute_difference']:.1f} of 255, "
+        f"on objects by {same['on_objects']:.1f}.",
+        "",
+        "| of 255; mean ± spread over pixels | red | green | blue | visible pixels of an object: 10, 50, 90 % |",
+        "|---|---|---|---|---|",
+        row(f"Blender, {measured['scenes']} scenes", measured["blender"]),
+        row("the same, drawn again", measured["slotlib"]),
+        row(f"{fresh['scenes']} other scenes", fresh),
+    ]
+    return "\n".join(lines)
+
+
 def keep_equation_tags(app: Sphinx, doctree: nodes.document) -> None:
     r"""Give MathJax `\tag{…}` equations as they are.
 
@@ -121,6 +156,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_measured_times)
     app.connect("config-inited", offer_model_cards)
     app.connect("config-inited", offer_benchmarks)
+    app.connect("config-inited", offer_scenes)
     app.connect("doctree-read", keep_equation_tags)
     app.connect("doctree-read", keep_widget_descriptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,13 +3,16 @@
 A piece is four 5×5 blocks in one of the 19 fixed tetrominoes (seven pieces in all their rotations) and one of six
 colours. Pieces sit at any pixel offset and do not overlap; they may touch and may share a colour. Every block is
 bevelled (bright top row, darker sides, dark bottom row), and that is all that tells two touching pieces of one colour
-apart.
+apart. The published data count 17 distinct shapes in their rotations; here all 19 appear.
 """
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slotlib.data.attributes import bounds, combinations
 from slotlib.data.random import integers, uniform
 
 RESOLUTION = 35
@@ -31,22 +34,21 @@ SHAPES = {
     "J": ["#..", "###"],
     "L": ["..#", "###"],
 }
-MAX_OBJECTS = 6
-_PROPOSALS = 16  # positions tried for a piece before the whole scene is drawn anew
+_PROPOSALS = 16  # positions tried for a piece before all pieces of the scene are placed anew
+_TRIES = 100_000  # ... and how often before giving up
 
 
-def _fixed_pieces() -> Int[Tensor, "19 4 2"]:
-    """(row, column) of the four blocks of every piece in every distinct rotation."""
-    pieces: list[tuple[tuple[int, int], ...]] = []
-    for rows in SHAPES.values():
+def _fixed_pieces() -> tuple[Int[Tensor, "19 4 2"], tuple[str, ...]]:
+    """(row, column) of the four blocks of every piece in every distinct rotation, and the letter of each."""
+    pieces: dict[tuple[tuple[int, int], ...], str] = {}
+    for letter, rows in SHAPES.items():
         cells = [(r, c) for r, row in enumerate(rows) for c, mark in enumerate(row) if mark == "#"]
         for _ in range(4):
             cells = [(c, -r) for r, c in cells]
             top, left = min(r for r, _ in cells), min(c for _, c in cells)
             cells = sorted((r - top, c - left) for r, c in cells)
-            if tuple(cells) not in pieces:
-                pieces.append(tuple(cells))
-    return torch.tensor(pieces)
+            pieces[tuple(cells)] = letter
+    return torch.tensor(list(pieces)), tuple(pieces.values())
 
 
 def _bevel() -> Int[Tensor, "5 5"]:
@@ -58,7 +60,7 @@ def _bevel() -> Int[Tensor, "5 5"]:
     return block
 
 
-PIECES = _fixed_pieces()
+PIECES, LETTERS = _fixed_pieces()
 BEVEL = _bevel()
 
 
@@ -67,7 +69,9 @@ def _draws(seed: int, index: Tensor, slots: int, attempt: int) -> Float[Tensor, 
     return uniform(seed, index, slots * (1 + 2 * _PROPOSALS), stream=1 + attempt).unflatten(1, (slots, -1))
 
 
-def _place(seed: int, index: Tensor, count: Tensor, piece: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
+def _place(
+    seed: int, index: Tensor, count: Tensor, piece: Tensor, resolution: int, attempt: int
+) -> tuple[Tensor, Tensor]:
     """One try at placing the given pieces of each scene, one after the other.
 
     Returns the corner pixel of every block `[scenes, slots, 4, 2]`, and whether the try succeeded `[scenes]`. A scene
@@ -76,18 +80,16 @@ def _place(seed: int, index: Tensor, count: Tensor, piece: Tensor, attempt: int)
     slots = piece.shape[1]
     u = _draws(seed, index, slots, attempt)
     blocks = PIECES.to(index.device)[piece] * BLOCK
-    room = RESOLUTION - BLOCK + 1 - blocks.amax(dim=2)  # offsets that keep the piece inside
+    room = resolution - BLOCK + 1 - blocks.amax(dim=2)  # offsets that keep the piece inside
     offsets = integers(u[..., 1:].unflatten(-1, (_PROPOSALS, 2)), room.unsqueeze(2))
     corners = torch.empty_like(blocks)
     ok = torch.ones_like(index, dtype=torch.bool)
     for k in range(slots):
         tries = blocks[:, k, None] + offsets[:, k, :, None]  # [scenes, proposals, 4, 2]
-        if k:
-            gap = (tries.flatten(1, 2).unsqueeze(2) - corners[:, :k].flatten(1, 2).unsqueeze(1)).abs()
-            clash = (gap < BLOCK).all(-1)  # [scenes, proposals · 4, earlier blocks]
-            free = ~clash.unflatten(1, (_PROPOSALS, 4)).flatten(2).any(-1)
-        else:
-            free = torch.ones(tries.shape[:2], dtype=torch.bool, device=index.device)
+        new, old = tries.short().flatten(1, 2).unsqueeze(2), corners[:, :k].short().flatten(1, 2).unsqueeze(1)
+        rows, columns = (((new[..., i] - old[..., i]).abs() < BLOCK) for i in (0, 1))
+        clash = (rows & columns).unflatten(1, (_PROPOSALS, 4))  # [scenes, proposals, 4, earlier blocks]
+        free = clash.flatten(2).sum(-1, dtype=torch.int32) == 0
         ok &= free.any(1) | (k >= count)
         first = free.byte().argmax(dim=1)
         corners[:, k] = tries[torch.arange(len(tries), device=index.device), first]
@@ -95,40 +97,53 @@ def _place(seed: int, index: Tensor, count: Tensor, piece: Tensor, attempt: int)
 
 
 def draw(
-    seed: int, index: Int[Tensor, "scenes"], num_objects: int | tuple[int, int] = 3
+    seed: int,
+    index: Int[Tensor, "scenes"],
+    num_objects: int | tuple[int, int] = 3,
+    resolution: int = RESOLUTION,
+    held_out: Sequence[Mapping[str, str | int]] = (),
+    novel: bool = False,
 ) -> dict[str, Tensor | dict[str, Tensor]]:
     """Draw the scenes numbered `index`, all at once, on the device of `index`.
 
     Args:
         seed: which world; scene i of a seed never changes.
         index: scene numbers, int64.
-        num_objects: pieces per scene, or the least and the most (inclusive, uniform); 1 to 6. Six rarely fit at the
-            first try: such scenes take some fifty times longer to draw than scenes of three.
+        num_objects: pieces per scene, or the least and the most (inclusive, uniform), from 1 to one per 200 pixels of
+            the canvas: six on 35×35. Six rarely fit at the first try: such scenes take some fifty times longer to
+            draw than scenes of three.
+        resolution: side of the canvas in pixels, at least 20. Pieces stay as large as they are.
+        held_out: combinations of shape and colour that never appear, see `slotlib.data.attributes`. A shape is named
+            by its letter, which stands for all its rotations, or by its row in `PIECES`.
+        novel: draw only those.
 
-    Returns a batch: `image` float32 `[scenes, 3, 35, 35]` in multiples of 1/255; `mask` uint8 `[scenes, 35, 35]`
-    (0 background, i the i-th object); `objects` with `present` (bool), `shape` (0–18, row of `PIECES`), `colour` (0–5,
-    order of `COLOURS`), `x`, `y` (pixel of the bounding box's upper left corner), each `[scenes, most]`.
+    Returns a batch: `image` float32 `[scenes, 3, H, W]` in multiples of 1/255; `mask` uint8 `[scenes, H, W]`
+    (0 background, i the i-th object); `objects` with `present` (bool), `shape` (0–18, row of `PIECES`, whose letters
+    are `LETTERS`), `colour` (0–5, order of `COLOURS`), `x`, `y` (pixel of the bounding box's upper left corner), each
+    `[scenes, most]`.
 
-    Raises ValueError for a number of objects outside 1–6.
+    Raises ValueError for an option out of range, or where the pieces do not fit.
     """
-    bounds = (num_objects, num_objects) if isinstance(num_objects, int) else tuple(num_objects)
-    whole = len(bounds) == 2 and all(isinstance(bound, int) for bound in bounds)
-    if not whole or not 1 <= bounds[0] <= bounds[1] <= MAX_OBJECTS:
-        raise ValueError(
-            f"num_objects must be within 1 to {MAX_OBJECTS}, a number or (least, most) with least <= most, "
-            f"got {num_objects}"
-        )
-    least, most = bounds
+    if resolution < 4 * BLOCK:
+        raise ValueError(f"resolution must be at least {4 * BLOCK}, got {resolution}")
+    least, most = bounds(num_objects, resolution**2 // 200)
+    table = combinations({"shape": LETTERS, "colour": COLOURS}, held_out, novel).to(index.device)
     u = uniform(seed, index, 1 + most)
     count = least + integers(u[:, 0], most - least + 1)
-    colour = integers(u[:, 1:], len(COLOURS))
+    # Two uniform numbers per piece, its rotation's and its colour's, make one, digit by digit.
     piece = integers(_draws(seed, index, most, attempt=0)[..., 0], len(PIECES))
-    corners, ok = _place(seed, index, count, piece, attempt=0)
+    piece, colour = table[integers((piece + u[:, 1:]) / len(PIECES), len(table))].unbind(-1)
+    corners, ok = _place(seed, index, count, piece, resolution, attempt=0)
     attempt = 0
     while not ok.all():
         attempt += 1
         again = (~ok).nonzero().squeeze(1)
-        corners[again], ok[again] = _place(seed, index[again], count[again], piece[again], attempt)
+        if attempt == _TRIES:
+            raise ValueError(
+                f"{len(again)} of {len(index)} scenes: the pieces do not fit on {resolution}×{resolution} pixels; ask "
+                "for fewer pieces or a larger resolution"
+            )
+        corners[again], ok[again] = _place(seed, index[again], count[again], piece[again], resolution, attempt)
 
     scenes, device = len(index), index.device
     present = torch.arange(most, device=device) < count.unsqueeze(1)
@@ -136,8 +151,8 @@ def draw(
     patch = torch.arange(BLOCK, device=device)
     rows = corners[..., 0, None, None] + patch.unsqueeze(1)
     columns = corners[..., 1, None, None] + patch
-    area = RESOLUTION * RESOLUTION
-    pixels = torch.where(present[:, :, None, None, None], rows * RESOLUTION + columns, area).flatten(1)
+    area = resolution * resolution
+    pixels = torch.where(present[:, :, None, None, None], rows * resolution + columns, area).flatten(1)
     names = torch.arange(1, most + 1, dtype=torch.uint8, device=device).repeat_interleave(4 * BLOCK * BLOCK)
     bevel = BEVEL.to(device, torch.uint8).flatten().repeat(most * 4)
     mask = torch.zeros(scenes, area + 1, dtype=torch.uint8, device=device)
@@ -151,8 +166,8 @@ def draw(
     lit = paint.gather(2, mask.long().unsqueeze(1).expand(-1, 3, -1)) * (shade[:, None, :area] / 255)
     box = corners.amin(dim=2)
     return {
-        "image": lit.unflatten(2, (RESOLUTION, RESOLUTION)),
-        "mask": mask.unflatten(1, (RESOLUTION, RESOLUTION)),
+        "image": lit.unflatten(2, (resolution, resolution)),
+        "mask": mask.unflatten(1, (resolution, resolution)),
         "objects": {
             "present": present,
             "shape": piece.where(present, 0),

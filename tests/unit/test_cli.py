@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from slotlib import cli, zoo
+from slotlib import cli, data, zoo
 from slotlib.training import Config
 
 
@@ -39,8 +39,37 @@ def test_evaluate_prints_measured_scores(capsys):
 
 
 def test_data_draws_a_contact_sheet(tmp_path):
-    cli.main(["data", "tetrominoes", f"--out={tmp_path / 'sheet.png'}", "--count=4", '--options={"num_objects": 2}'])
-    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    sheet = tmp_path / "sheet.png"
+    cli.main(["data", "preview", "tetrominoes", f"--out={sheet}", "--count=4", '--options={"num_objects": 2}'])
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+def test_data_counts_what_is_there(capsys):
+    cli.main(["data", "stats", "tetrominoes", "--count=70", "--seed=3", '--options={"num_objects": 2}'])
+    batch = data.make("tetrominoes", 70, seed=3, num_objects=2).batch(range(70))
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["scenes"] == "70"
+    assert lines["image"] == "35×35"
+    assert lines["objects per image"] == "2 100.0%"
+    assert lines["visible pixels per object"] == "least 100, median 100"
+    image = batch["image"].double()
+    for title, values in (("mean", image.mean((0, 2, 3))), ("spread", image.std((0, 2, 3), correction=0))):
+        assert lines[f"{title} of red, green, blue"] == ", ".join(f"{value:.4f}" for value in values)
+    red = (batch["objects"]["colour"] == 0).double().mean()
+    assert f"red {red:.1%}" in lines["colour"]
+    assert set(lines["shape"]) >= set("IOTSZJL")
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "hdf5", "folder"])
+def test_data_exports_and_reads_back(tmp_path, capsys, format):
+    out = tmp_path / ("scenes" + {"tfrecord": ".tfrecords", "hdf5": ".hdf5", "folder": ""}[format])
+    cli.main(["data", "export", "shapes", f"--format={format}", f"--out={out}", "--count=6", "--seed=2"])
+    cli.main(["data", "stats", "shapes", "--count=6", "--seed=2"])
+    generated = capsys.readouterr().out.splitlines()[1:]
+    cli.main(["data", "stats", str(out), "--count=100"])
+    assert capsys.readouterr().out.splitlines()[:6] == generated[:6]
+    cli.main(["data", "preview", str(out), f"--out={tmp_path / 'sheet.png'}"])
+    assert (tmp_path / "sheet.png").is_file()
 
 
 def test_zoo_lists_models_and_prints_cards(capsys):
@@ -56,8 +85,11 @@ def test_zoo_lists_models_and_prints_cards(capsys):
     [
         (["train", "--config", "nonsense", "--folder", "x"], "no configuration 'nonsense'"),
         (["evaluate", "nonsense"], "no checkpoint 'nonsense'"),
-        (["data", "nonsense", "--out", "x.png"], "unknown dataset 'nonsense'"),
-        (["data", "tetrominoes", "--out", "/proc/none/x.png"], "cannot write to the output folder"),
+        (["data", "preview", "nonsense", "--out", "x.png"], "unknown dataset 'nonsense'"),
+        (["data", "preview", "tetrominoes", "--out", "/proc/none/x.png"], "cannot write to the output folder"),
+        (["data", "export", "tetrominoes", "--out", "/proc/none/x"], "cannot write to the output folder"),
+        (["data", "stats", "tetrominoes", "--count=0"], "count must be at least 1"),
+        (["data", "stats", __file__], "not a TFRecords file"),
         (["train", "--folder", "/proc/none"], "cannot write to the output folder"),
     ],
 )

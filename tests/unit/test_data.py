@@ -1,5 +1,6 @@
-"""Generated scenes: the same in any order, faithful pixel by pixel, and random where they should be."""
+"""Tetrominoes, and random numbers: the same in any order, faithful pixel by pixel, random where they should be."""
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -8,9 +9,9 @@ import torch
 from scipy import stats
 from torch.utils.data import DataLoader
 
-from slotlib.data import make
+from slotlib.data import make, tetrominoes
 from slotlib.data.random import integers, uniform
-from slotlib.data.tetrominoes import BEVEL, COLOURS, PIECES
+from slotlib.data.tetrominoes import BEVEL, COLOURS, LETTERS, PIECES
 
 
 def fixed_tetrominoes() -> set[frozenset[tuple[int, int]]]:
@@ -102,7 +103,52 @@ def test_numbers_of_objects_cover_their_range_evenly(num_objects, least, most):
         assert chi_square(counts - least, most - least + 1) > 1e-4
 
 
+def test_the_letters_name_the_pieces():
+    # How many rotations look different follows from each piece's symmetry.
+    assert {letter: LETTERS.count(letter) for letter in LETTERS} == dict(I=2, O=1, T=4, S=2, Z=2, J=4, L=4)
+    squares = [letter for letter, cells in zip(LETTERS, PIECES, strict=True) if (cells.amax(0) == 1).all()]
+    assert squares == ["O"]
+
+
+@pytest.mark.parametrize(("resolution", "num_objects"), [(25, 2), (50, (1, 12)), (64, 10)])
+def test_another_canvas_holds_pieces_of_the_same_size(resolution, num_objects):
+    batch = make("tetrominoes", 40, seed=4, resolution=resolution, num_objects=num_objects).batch(range(40))
+    assert batch["image"].shape == (40, 3, resolution, resolution)
+    areas = torch.stack([(batch["mask"] == k + 1).sum((1, 2)) for k in range(batch["objects"]["present"].shape[1])], 1)
+    assert torch.equal(areas, 100 * batch["objects"]["present"])
+    assert (batch["mask"][:, -1] > 0).any()
+    assert (batch["mask"][:, :, -1] > 0).any()
+
+
+HELD_OUT = [{"shape": "I", "colour": "red"}, {"shape": "L"}, {"shape": 4, "colour": 2}]
+
+
+@pytest.mark.parametrize("novel", [False, True])
+def test_held_out_pieces_never_appear_or_alone(novel):
+    batch = make("tetrominoes", 3000, seed=7, held_out=HELD_OUT, novel=novel).batch(range(3000))
+    pairs = batch["objects"]["shape"] * len(COLOURS) + batch["objects"]["colour"]
+    shape, colour = torch.arange(114) // 6, torch.arange(114) % 6
+    letter = np.array(LETTERS)[shape.numpy()]
+    out = torch.tensor(letter == "L") | (torch.tensor(letter == "I") & (colour == 0)) | ((shape == 4) & (colour == 2))
+    assert (out.sum(), len(pairs.unique())) == (27, 27 if novel else 87)
+    seen = torch.bincount(pairs.flatten(), minlength=114)
+    assert seen[~out if novel else out].sum() == 0
+    assert stats.chisquare(seen[out if novel else ~out].numpy()).pvalue > 1e-4
+
+
 # --- the same scene whoever asks ---
+
+
+@pytest.mark.parametrize(
+    ("seed", "digest"),
+    [(0, "ffc940669ff0c5f8"), (1, "d17a3a46e8ffbb15"), (2, "1c8158398f4696b8"), (2**40, "96d0aed380a84f56")],
+)
+def test_the_scenes_that_shipped_models_were_trained_on_never_change(seed, digest):
+    batch = make("tetrominoes", 1000, seed=seed).batch(range(1000))
+    content = hashlib.sha256()
+    for part in (batch["image"], batch["mask"], *batch["objects"].values()):
+        content.update(part.contiguous().numpy().tobytes())
+    assert content.hexdigest().startswith(digest)
 
 
 def test_a_scene_does_not_depend_on_the_order_or_the_batch():
@@ -262,9 +308,19 @@ def test_a_number_of_objects_out_of_range_is_one_clear_error(num_objects):
     assert str(num_objects) in str(error.value)
 
 
+def test_pieces_that_do_not_fit_are_one_clear_error(monkeypatch):
+    with pytest.raises(ValueError, match="resolution must be at least 20, got 19"):
+        make("tetrominoes", 5, resolution=19)
+    with pytest.raises(ValueError, match=r"num_objects must be within 1 to 12, .* got 13"):
+        make("tetrominoes", 5, resolution=50, num_objects=13)
+    monkeypatch.setattr(tetrominoes, "_TRIES", 20)
+    with pytest.raises(ValueError, match="the pieces do not fit on 20×20 pixels"):
+        make("tetrominoes", 50, resolution=20, num_objects=2).batch(range(50))  # one I lies, the other stands
+
+
 def test_an_unknown_dataset_is_one_clear_error_that_lists_the_known():
-    with pytest.raises(ValueError, match=r"'clevr'.*tetrominoes"):
-        make("clevr", 5)
+    with pytest.raises(ValueError, match=r"'clouds'.*multi_dsprites.*shapes.*tetrominoes"):
+        make("clouds", 5)
 
 
 def test_an_unknown_option_is_one_clear_error_that_lists_the_known():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 
 from slotlib import data, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.data.export import export
 from slotlib.training import Config, TrainConfig, learning_rate, scene_order
 
 SMALL = AutoencoderConfig(
@@ -180,3 +182,37 @@ def test_evaluation_is_repeatable_and_leaves_the_model_as_it_was():
     assert model.training
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert len(first.fg_ari) == 20
+
+
+def test_training_on_files_keeps_the_last_scenes_for_evaluation(tmp_path, caplog):
+    export(data.make("tetrominoes", 40, seed=7), tmp_path / "t", "folder", progress=False)
+    (tmp_path / "t" / "images" / "000023.png").write_bytes(b"damaged")
+    files = training.DataConfig(name=str(tmp_path / "t"), options={"on_error": "skip"})
+    options = dataclasses.replace(SHORT, steps=2, batch_size=24, eval_images=16)
+    training.train(Config(model=SMALL, data=files, train=options), tmp_path / "run", progress=False)
+    assert "1 scenes of" in caplog.text
+    (scores,) = zoo.load(tmp_path / "run" / "model").card["metrics"]
+    assert scores["images"] == 16
+    kept = data.make("tetrominoes", 40, seed=7).__getitems__(range(24, 40))
+    again = training.evaluate(zoo.load(tmp_path / "run" / "model"), ListDataset(kept), 16).means()
+    assert scores["mse"] == pytest.approx(again["mse"], abs=1e-5)
+    with pytest.raises(ValueError, match="holds 40 scenes; 40 are kept for evaluation"):
+        training.train(
+            Config(model=SMALL, data=files, train=dataclasses.replace(options, eval_images=40)), tmp_path / "other"
+        )
+
+
+def test_scenes_without_masks_train_and_report_their_error_only(tmp_path):
+    export(data.make("tetrominoes", 20), tmp_path / "t", "folder", progress=False)
+    shutil.rmtree(tmp_path / "t" / "masks")
+    files = training.DataConfig(name=str(tmp_path / "t"))
+    options = dataclasses.replace(SHORT, steps=1, eval_images=4)
+    training.train(Config(model=SMALL, data=files, train=options), tmp_path / "run", progress=False)
+    (scores,) = zoo.load(tmp_path / "run" / "model").card["metrics"]
+    assert "mse" in scores
+    assert "fg_ari" not in scores
+
+
+class ListDataset(list):
+    def __getitems__(self, index):
+        return [self[i] for i in index]

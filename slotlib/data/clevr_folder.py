@@ -1,0 +1,162 @@
+"""CLEVR v1.0 (Johnson et al., 2017) as it is published, and the targets of set prediction (chapter 05).
+
+    images/train/CLEVR_train_000000.png     320×240
+    scenes/CLEVR_train_scenes.json          objects, directions (relationships are not read)
+    masks/train/CLEVR_train_000000.png      optional: 0 background, i the i-th object of the scene's list
+
+The paper's object discovery uses scenes of at most six objects (CLEVR6), the middle of the image, at 128×128:
+`ClevrFolder(path, "train", max_objects=6, crop=clevr.CROP, resolution=128)`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from slotlib.data.clevr import COLOURS, MATERIALS, SHAPES, SIZES
+from slotlib.data.files import DataError, Files, Item, logger, padded, picture, rgb
+
+MAX_OBJECTS = 10
+CATEGORIES = {"size": tuple(SIZES), "material": tuple(MATERIALS), "shape": tuple(SHAPES), "colour": tuple(COLOURS)}
+"""The categorical properties in the order of the targets, each with its names."""
+_NUMBERS = {"position": ("3d_coords", (3,)), "rotation": ("rotation", ()), "pixel": ("pixel_coords", (3,))}
+
+
+class ClevrFolder(Files):
+    """Scenes of a CLEVR v1.0 folder.
+
+    `objects`: `present`; `shape`, `size`, `material`, `colour` (int64, order of `CATEGORIES`); `position` (the
+    3d_coords), `rotation` (0–360), `pixel` (column, row and depth; follows crop and resolution). `behind`, where the
+    file has directions: which way on the ground leads away from the camera, `[2]`. `mask` if there is a `masks`
+    folder. Objects keep the order of the file, and stay in the list when the crop cuts them off: the official code
+    does the same. They then have no pixel in the mask, and their `pixel` lies outside.
+
+    Args:
+        path: the folder that holds `images` and `scenes`.
+        split: such as "train" or "val"; may be left out if there is only one.
+        max_objects: leave out scenes with more objects than that in the whole, uncropped scene; 6 gives CLEVR6.
+        options: `crop`, `resolution`, `on_error`, see `Files`.
+
+    Raises:
+        FileNotFoundError: a part of the folder is missing.
+        DataError: the scenes do not match the images, or are not CLEVR's. With on_error="skip" scenes that do not
+            match are skipped and counted, as unreadable images are.
+    """
+
+    def __init__(self, path: Path | str, split: str | None = None, max_objects: int | None = None, **options: Any):
+        path = Path(path)
+        splits = sorted(p.name.removeprefix("CLEVR_").removesuffix("_scenes.json") for p in path.glob("scenes/*.json"))
+        if split is None and len(splits) != 1:
+            raise FileNotFoundError(f"{path}/scenes holds the splits {', '.join(splits) or 'none'}; name one of them")
+        self.split = split or splits[0]
+        self.scenes_file = path / "scenes" / f"CLEVR_{self.split}_scenes.json"
+        folders = {kind: path / kind / self.split for kind in ("images", "masks")}
+        if not folders["images"].is_dir():
+            raise FileNotFoundError(f"no image folder at {folders['images']}")
+        info, scenes = self._scenes()
+        self.images = folders["images"]
+        self.masks = folders["masks"] if folders["masks"].is_dir() else None
+
+        tolerant = options.get("on_error") == "skip"
+        kept = [k for k, scene in enumerate(scenes) if max_objects is None or len(scene["objects"]) <= max_objects]
+        super().__init__(path, len(kept), **options)
+        most = max((len(scenes[k]["objects"]) for k in kept), default=0)
+        rows = info.get("slotlib", {}).get("max_objects") or max(most, max_objects or MAX_OBJECTS)
+        self.files = [scenes[k]["image_filename"] for k in kept]
+        there = {file.name for file in self.images.iterdir()}
+        objects = []
+        for j, k in enumerate(kept):
+            try:
+                if self.files[j] not in there:
+                    raise FileNotFoundError(f"{self.scenes_file}, scene {k}: there is no {self.images / self.files[j]}")
+                objects.append(_objects(scenes[k]["objects"], rows, f"{self.scenes_file}, scene {k}"))
+            except (FileNotFoundError, DataError) as error:
+                if not tolerant:
+                    raise
+                self._skip(j, str(error))
+                objects.append(_objects([], rows, ""))
+        unknown = sorted(there - {scene["image_filename"] for scene in scenes})
+        if unknown:
+            message = f"{self.images / unknown[0]} ({len(unknown)} in all) is in no scene of {self.scenes_file}"
+            if not tolerant:
+                raise DataError(message)
+            logger.warning("left out: %s", message)
+        self.objects = {name: torch.stack([one[name] for one in objects]) for name in objects[0]}
+        self.behind = None
+        if all("behind" in scenes[k].get("directions", {}) for k in kept):
+            self.behind = torch.tensor([scenes[k]["directions"]["behind"][:2] for k in kept], dtype=torch.float32)
+
+    def _scenes(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if not self.scenes_file.is_file():
+            raise FileNotFoundError(f"no scenes file at {self.scenes_file}")
+        try:
+            content = json.loads(self.scenes_file.read_bytes())
+            scenes = content["scenes"]
+            for k, scene in enumerate(scenes):
+                for name, kind in (("image_filename", str), ("objects", list)):
+                    if not isinstance(scene.get(name), kind):
+                        raise DataError(f"{self.scenes_file}, scene {k}: expected {name!r}, a {kind.__name__}")
+                scene.pop("relationships", None)  # most of the file, and of no use here
+        except DataError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{self.scenes_file} is not a CLEVR scenes file ({type(error).__name__}: {error})"
+            ) from None
+        return content.get("info", {}), scenes
+
+    def _where(self, record: int) -> str:
+        return f"{self.images / self.files[record]}"
+
+    def _read(self, record: int) -> Item:
+        file = self.files[record]
+        item: Item = {"image": rgb(picture(self.images / file))}
+        if self.masks is not None:
+            item["mask"] = picture(self.masks / file)
+        if self.behind is not None:
+            item["behind"] = self.behind[record]
+        return {**item, "objects": {name: value[record] for name, value in self.objects.items()}}
+
+
+def _objects(listed: list[dict[str, Any]], rows: int, where: str) -> dict[str, Tensor]:
+    """A scene's objects as padded tensors."""
+    table = {"present": padded([True] * len(listed), rows, torch.bool)}
+    try:
+        for name in ("shape", "size", "material", "colour"):
+            values = [one["color" if name == "colour" else name] for one in listed]
+            for value in values:
+                if value not in CATEGORIES[name]:
+                    raise DataError(f"{where}: expected a {name} of {', '.join(CATEGORIES[name])}, got {value!r}")
+            table[name] = padded([CATEGORIES[name].index(value) for value in values], rows, torch.int64)
+        for name, (published, width) in _NUMBERS.items():
+            table[name] = padded([one[published] for one in listed], rows, torch.float32, width)
+    except DataError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{where}: not a list of CLEVR objects ({type(error).__name__}: {error})") from None
+    return table
+
+
+def clevr_targets(objects: Mapping[str, Tensor]) -> Float[Tensor, "*batch objects 19"]:
+    """What set prediction predicts of CLEVR's objects: one row of 19 values per object, padding rows zero.
+
+    | values | |
+    |---|---|
+    | 0–2 | `position`, from [−3, 3] to [0, 1] |
+    | 3–4 | size, one-hot: small, large |
+    | 5–6 | material, one-hot: rubber, metal |
+    | 7–9 | shape, one-hot: cube, sphere, cylinder |
+    | 10–17 | colour, one-hot: gray, red, blue, green, brown, purple, cyan, yellow |
+    | 18 | 1: an object |
+
+    Args:
+        objects: `present`, `position`, `size`, `material`, `shape`, `colour` of scenes, from a folder or generated.
+    """
+    present = objects["present"].unsqueeze(-1)
+    one_hots = [one_hot(objects[name].long(), len(names)).float() for name, names in CATEGORIES.items()]
+    return torch.cat([(objects["position"] + 3) / 6, *one_hots, present.float()], dim=-1) * present

@@ -1,0 +1,115 @@
+"""The HDF5 files of object-centric-library (Dittadi et al., 2022): `multidsprites_colored_on_grayscale-full.hdf5`.
+
+`image` uint8 `[scenes, H, W, 3]`, `mask` labels `[scenes, H, W, 1]`, `visibility` and other properties `[scenes,
+entities, …]`; the first entities are background. `NAME-metadata.npy` beside it, NAME being what stands before the first
+dash, is pickled Python: it is written by `export` for that library, and never opened here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from slotlib.data.files import NAMES, DataError, Files, Item, first_present, optional
+
+OWN = "slotlib"
+"""Attribute that names the dataset in slotlib's own files; their `slotlib.NAME` datasets are kept exactly."""
+
+
+class Hdf5(Files):
+    """Scenes of such a file. Properties are read into memory at once, images when asked for.
+
+    `objects`: `present` from `visibility`, else the first `num_actual_objects`; every property that has one row per
+    entity, without the background's (`color` is called `colour`, `pixel_coords` `pixel`), integers as int64 and floats
+    as float32, in the file's own meaning. From slotlib's own files come exactly the exported properties.
+
+    Args:
+        path: the file.
+        background: the first so many entities are background: 1, in Objects Room 4.
+        max_objects: leave out scenes of more objects.
+        options: `crop`, `resolution`, `on_error`, see `Files`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DataError: not HDF5, truncated, or without what is expected.
+        ImportError: h5py is missing.
+    """
+
+    def __init__(self, path: Path | str, background: int = 1, max_objects: int | None = None, **options: Any):
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no HDF5 file at {path}")
+        self.path, self.background = path, background
+        with self._open() as file:
+            self._check(file)
+            self.scenes, self.objects = self._properties(file)
+        counts = self.objects["present"].sum(1)
+        fits = torch.ones_like(counts, dtype=torch.bool) if max_objects is None else counts <= max_objects
+        super().__init__(path, fits.nonzero().squeeze(1).tolist(), **options)
+
+    def _open(self) -> Any:
+        try:
+            return optional("h5py").File(self.path, "r")
+        except OSError as error:
+            raise DataError(f"{self.path} is not an HDF5 file, or is truncated: {error}") from None
+
+    def _check(self, file: Any) -> None:
+        for name, channels in (("image", (1, 3)), ("mask", (1,))):
+            if name not in file:
+                raise DataError(f"{self.path} has no dataset {name!r}; it has: {', '.join(file) or 'none'}")
+            if file[name].ndim != 4 or file[name].shape[3] not in channels or file[name].dtype != np.uint8:
+                raise DataError(
+                    f"{self.path}: expected {name} uint8 [scenes, height, width, {channels[-1]}], "
+                    f"got {file[name].dtype} {list(file[name].shape)}"
+                )
+        if file["image"].shape[:3] != file["mask"].shape[:3]:
+            raise DataError(
+                f"{self.path}: expected a mask for every pixel of the images, "
+                f"got images {list(file['image'].shape)} and masks {list(file['mask'].shape)}"
+            )
+
+    def _properties(self, file: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Tensors per scene, and per object."""
+        count, own = len(file["image"]), f"{OWN}."
+        if OWN in file.attrs:
+            exact = {name.removeprefix(own): torch.from_numpy(file[name][:]) for name in file if name.startswith(own)}
+            scenes = {name.removeprefix("scene."): exact.pop(name) for name in list(exact) if name.startswith("scene.")}
+            return scenes, exact
+        if "visibility" in file:
+            visible = file["visibility"][:].reshape(count, -1)[:, self.background :] > 0
+        elif "num_actual_objects" in file:
+            numbers = file["num_actual_objects"][:].reshape(count, 1)
+            visible = np.arange(max(1, int(numbers.max()))) < numbers
+        else:
+            raise DataError(f"{self.path} has neither 'visibility' nor 'num_actual_objects'")
+        # Objects that are not there go last; `order` is needed again for the labels of each mask.
+        self.visible, order = visible, np.argsort(~visible, axis=1, kind="stable")
+        present = np.take_along_axis(visible, order, 1)
+        entities = self.background + visible.shape[1]
+        objects = {"present": torch.from_numpy(present)}
+        for name in file:
+            stored = file[name]
+            if name in ("image", "mask", "visibility") or stored.ndim < 2 or stored.shape[:2] != (count, entities):
+                continue
+            rows = stored[:][:, self.background :].reshape(count, visible.shape[1], -1)
+            rows = np.take_along_axis(rows, order[..., None], 1) * present[..., None]
+            rows = torch.from_numpy(rows.astype(np.float32 if rows.dtype.kind == "f" else np.int64))
+            objects[NAMES.get(name, name)] = rows.squeeze(2) if rows.shape[2] == 1 else rows
+        return {}, objects
+
+    def _read(self, record: int) -> Item:
+        try:
+            image, mask = self.file["image"][record], self.file["mask"][record, ..., 0]
+        except OSError as error:
+            raise DataError(f"{self._where(record)}: cannot be read: {error}") from None
+        if hasattr(self, "visible"):
+            mask = np.where(mask < self.background, 0, mask - (self.background - 1)).astype(np.uint8)
+            if mask.max() <= self.visible.shape[1]:  # else `finish` says what is wrong
+                _, mask = first_present(self.visible[record], mask)
+        return {
+            "image": np.broadcast_to(image, (*image.shape[:2], 3)),
+            "mask": mask,
+            **{name: value[record] for name, value in self.scenes.items()},
+            "objects": {name: value[record] for name, value in self.objects.items()},
+        }
