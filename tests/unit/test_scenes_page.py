@@ -32,7 +32,7 @@ def test_the_code_on_the_page_runs(page, tmp_path, monkeypatch, capsys):
         if language == "python":
             exec(code, names)
             continue
-        for line in code.splitlines():
+        for line in code.replace("\\\n", "").splitlines():
             program, *arguments = shlex.split(line)
             assert program == "slotlib"
             if arguments[0] == "data":
