@@ -78,6 +78,8 @@ class Hdf5(Files):
             return scenes, exact
         if "visibility" in file:
             visible = file["visibility"][:].reshape(count, -1)[:, self.background :] > 0
+            if not visible.any():
+                visible[:] = True  # object-centric-library does so for Tetrominoes
         elif "num_actual_objects" in file:
             numbers = file["num_actual_objects"][:].reshape(count, 1)
             visible = np.arange(max(1, int(numbers.max()))) < numbers

@@ -118,7 +118,8 @@ def item_of(record: memoryview, where: str, schema: str | None = None, backgroun
         return {**stored, **_exact(own["extras"], features), "objects": _exact(own["objects"], features)}
 
     visibility = published.pop("visibility", None)
-    present = masks.any((1, 2)) if visibility is None else visibility[background:] > 0
+    # What has pixels is there, whatever `visibility` says: readers of the published Tetrominoes overrule theirs.
+    present = masks.any((1, 2)) if visibility is None else (visibility[background:] > 0) | masks.any((1, 2))
     order, stored["mask"] = first_present(present, labels)
     objects = {"present": torch.from_numpy(present[order])}
     for name, value in published.items():

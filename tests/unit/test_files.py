@@ -243,6 +243,20 @@ def test_objects_that_are_not_there_come_last(tmp_path, example_class):
     np.testing.assert_array_equal(item["mask"] == 1, labels == 5)
 
 
+def test_objects_with_pixels_are_there_whatever_visibility_says(tmp_path, example_class):
+    """Readers of the published Tetrominoes, where all pieces are seen, overrule the visibility in the file."""
+    features, labels = published("tetrominoes", 0)
+    features["visibility"] = np.zeros_like(features["visibility"])
+    write_records(tmp_path / "t.tfrecords", [serialised(example_class, features)])
+    item = read(tmp_path / "t.tfrecords")[0]
+    assert item["objects"]["present"].all()
+    np.testing.assert_array_equal(item["mask"], labels)
+    arrays = write_hdf5(tmp_path / "t.hdf5", visibility=np.zeros((6, 5, 1), np.float32))
+    scenes = read(tmp_path / "t.hdf5").batch(range(6))
+    assert scenes["objects"]["present"].all()
+    np.testing.assert_array_equal(scenes["mask"], arrays["mask"][..., 0])
+
+
 def test_background_can_be_chosen(tmp_path, example_class):
     features, labels = published("objects_room", 1)
     write_records(tmp_path / "room.tfrecords", [serialised(example_class, features)])
