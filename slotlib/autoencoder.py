@@ -350,22 +350,27 @@ class SlotAutoencoder(nn.Module):
         self,
         images: Float[Tensor, "batch 3 height width"],
         generator: torch.Generator | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> Float[Tensor, ""]:
         """Mean squared reconstruction error over everything, in the units of [-1, 1] images (the paper's objective).
 
-        `generator` draws the slots' start and, with `train_pixels`, which pixels count.
+        `generator` draws the slots' start and, with `train_pixels`, which pixels count. With `share=(i, n)` the images
+        are every n-th of a larger batch, from its i-th on. Noise is then drawn for the whole batch and this share of it
+        kept, so the mean of the shares' losses is the loss of the whole.
         """
         features = self.encode(images)
-        slots = self.slot_attention(features.flatten(1, 2), generator=generator).slots
+        first, every = share
+        start = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
+        slots = self.slot_attention(features.flatten(1, 2), slots=start).slots
         target = images * 2 - 1
         if self.config.train_pixels:
             # Sampled with replacement: unbiased, and one cheap call for the whole batch.
             pixels = torch.randint(
                 self.config.resolution**2,
-                (len(images), self.config.train_pixels),
+                (len(images) * every, self.config.train_pixels),
                 generator=generator,
                 device="cpu" if generator is None else generator.device,
-            ).to(images.device)
+            )[first::every].to(images.device)
             picture, _ = compose(self.decoder(slots, pixels))
             target = target.flatten(2).gather(2, pixels.unsqueeze(1).expand(-1, 3, -1))
         else:

@@ -1,8 +1,10 @@
-"""The command line: `slotlib train|evaluate|data|zoo` (also `python -m slotlib`)."""
+"""The command line: `slotlib train|sweep|evaluate|data|zoo` (also `python -m slotlib`)."""
 
+import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 from torch.utils.data import Dataset
 
-from slotlib import data, plots, training, zoo
+from slotlib import data, plots, sweep, training, zoo
 from slotlib.data.export import export
 from slotlib.data.files import read
 from slotlib.data.stats import Statistics, statistics
@@ -41,6 +43,33 @@ def _train_parser() -> ArgumentParser:
     parser.add_argument("--folder", type=str, required=True, help="where the run lives; an interrupted run goes on")
     parser.add_argument("--resume", type=bool, default=True, help="go on with a run found in the folder")
     parser.add_class_arguments(training.Config)
+    return parser
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _field_and_values(text: str) -> tuple[str, list[str]]:
+    field, equals, values = text.partition("=")
+    if not (field and equals and values):
+        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE,VALUE,…, such as train.lr=1e-3,2e-3, got {text!r}")
+    return field, values.split(",")
+
+
+def _sweep_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="slotlib sweep",
+        description="Train several seeds, or one field changed, side by side, and print a table of their scores. "
+        "Finished runs are not repeated.",
+        epilog="Any other flag is one of `slotlib train`, for all runs: --train.minutes 5",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", required=True, help=f"a YAML file, or one of: {', '.join(config_names())}")
+    parser.add_argument("--folder", type=Path, required=True, help="of the sweep; every run has its own folder in it")
+    parser.add_argument("--seeds", type=_numbers, default=[0], help="such as 0,1,2,3,4")
+    parser.add_argument("--vary", type=_field_and_values, default=("", [""]), help="such as train.lr=1e-3,2e-3")
+    parser.add_argument("--jobs", type=int, default=0, help="runs at a time; by default one per core")
     return parser
 
 
@@ -90,7 +119,7 @@ def _config(arguments: Namespace) -> training.Config:
     return training.Config(model=arguments.model, data=arguments.data, train=arguments.train)
 
 
-def _train(arguments: Sequence[str]) -> None:
+def _parse_train(arguments: Sequence[str]) -> Namespace:
     parser = _train_parser()
     # A bare name after --config means the packaged file.
     resolved = list(arguments)
@@ -99,16 +128,54 @@ def _train(arguments: Sequence[str]) -> None:
             resolved[i + 1] = _config_path(resolved[i + 1])
         elif argument.startswith("--config="):
             resolved[i] = f"--config={_config_path(argument.removeprefix('--config='))}"
-    parsed = parser.instantiate(parser.parse_args(resolved))
+    return parser.instantiate(parser.parse_args(resolved))
+
+
+def _train(arguments: Sequence[str]) -> None:
+    parsed = _parse_train(arguments)
     training.train(_config(parsed), parsed.folder, resume=parsed.resume)
     print(f"trained model: {Path(parsed.folder) / 'model.safetensors'}, card beside it")
 
 
-def read_config(name: str) -> training.Config:
-    """A packaged configuration or a YAML file as the dataclass that `training.train` takes."""
-    parser = _train_parser()
-    path = _config_path(name)
-    return _config(parser.instantiate(parser.parse_args([f"--config={path}", "--folder=unused"])))
+def read_config(name: str, *flags: str) -> training.Config:
+    """A packaged configuration or a YAML file, changed by flags of `slotlib train`, as `training.train` takes it."""
+    return _config(_parse_train([f"--config={name}", "--folder=unused", *flags]))
+
+
+def _sweep(arguments: Sequence[str]) -> None:
+    parsed, flags = _sweep_parser().parse_known_args(arguments)
+    field, values = parsed.vary
+    runs = []
+    for value in values:
+        changed = [f"--{field}={value}"] if field else []
+        for seed in parsed.seeds:
+            own = [*flags, *changed, f"--train.seed={seed}"]
+            folder = parsed.folder / "_".join(flag.removeprefix("--").replace("/", "-") for flag in own[len(flags) :])
+            config = read_config(parsed.config, *own)  # a mistake in a flag ends the sweep before it begins
+            runs.append(sweep.Run(folder, value, seed, config, [f"--config={_config_path(parsed.config)}", *own]))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends a sweep ends its runs
+    results = sweep.sweep(runs, parsed.jobs)
+    score = "fg_ari" if any("fg_ari" in result.metrics for result in results) else "mse"
+    sweep.write(results, parsed.folder, score)
+    _print_table(sweep.table(results, score), field, score)
+    failed = [result for result in results if result.error]
+    for result in failed:
+        print(f"failed: {result.folder}: {result.error}")
+    print(f"every run: {parsed.folder / 'sweep.csv'}")
+    if failed:
+        raise SystemExit(f"slotlib: {len(failed)} of {len(results)} runs failed")
+
+
+def _print_table(rows: Sequence[sweep.Row], field: str, score: str) -> None:
+    def cells(numbers: Sequence[float | None]) -> str:
+        return "".join(f"{'failed' if number is None else f'{number:.4f}':>9}" for number in numbers)
+
+    width = max(len(name) for name in [field, score, *[row.value for row in rows]])
+    print(
+        f"{field or score:{width}}   median    least     most   |" + "".join(f"{f'seed {s}':>9}" for s in rows[0].seeds)
+    )
+    for row in rows:
+        print(f"{row.value:{width}}{cells([row.median, row.least, row.most])}   |{cells(list(row.seeds.values()))}")
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
@@ -181,7 +248,7 @@ def _zoo(arguments: Sequence[str]) -> None:
         print(f"{name}: {card['model']}, {card['bytes'] / 1e6:.2f} MB, FG-ARI {card['metrics'][0]['fg_ari']:.3f}")
 
 
-COMMANDS = {"train": _train, "evaluate": _evaluate, "data": _data, "zoo": _zoo}
+COMMANDS = {"train": _train, "sweep": _sweep, "evaluate": _evaluate, "data": _data, "zoo": _zoo}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -201,3 +268,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get("SLOTLIB_TRACEBACK"):
             raise
         raise SystemExit(f"slotlib: {error}") from None
+    except KeyboardInterrupt:
+        print("slotlib: interrupted", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None

@@ -3,8 +3,10 @@
 One function, `train`, that reads from top to bottom: set up, step, look, save. Lightning Fabric carries it to a GPU, to
 bf16 or to several devices; everything else is plain PyTorch.
 
-Nothing in it has hidden state. The scenes of step t, the noise of step t and the learning rate of step t are functions
-of t and the seed, so a run that was killed and resumed ends with the same weights as one that was not.
+Nothing in it has hidden state. The scenes of step t, the noise of step t and, with a budget in steps, the learning rate
+of step t are functions of t and the seed, so a run that was killed and resumed ends with the same weights as one that
+was not. Nor do scenes and noise depend on how a batch is cut up: several devices, or several parts one after another
+(`accumulate`), take the steps that one process with the whole batch would.
 """
 
 import json
@@ -15,17 +17,39 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from slotlib import data, metrics, plots, zoo
+from slotlib import data, diagnosis, metrics, plots, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.data.files import Files, read
+from slotlib.log import Log, read_log
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "Evaluation",
+    "TrainConfig",
+    "evaluate",
+    "held_out_part",
+    "learning_rate",
+    "measured",
+    "read_log",
+    "scene_order",
+    "schedule_position",
+    "step_generator",
+    "train",
+    "versions",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +69,13 @@ class TrainConfig:
     """How to train. Defaults are the paper's (Locatello et al., 2020, appendix E.3)."""
 
     steps: int = 500_000
+    minutes: float = 0.0
+    """Train for this many minutes instead of `steps` steps, evaluation and saving included; 0: by steps. The schedule
+    below then follows the time, and its step counts are understood as parts of `steps`: see `schedule_position`."""
     batch_size: int = 64
     """Scenes per step, over all devices together."""
+    accumulate: int = 1
+    """Parts in which each device works through its share of a batch, to save memory; the step is the same."""
     seed: int = 0
     lr: float = 4e-4
     warmup_steps: int = 10_000
@@ -62,19 +91,20 @@ class TrainConfig:
     start often learns a *place* instead of an object: the model tiles the image (chapter 03)."""
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
-    beta2: float = 0.999
-    """Adam's memory of squared gradients."""
     eval_every: int = 5_000
+    """Steps between evaluations; the last step is always evaluated. Like the next ones, really steps, not time."""
     eval_images: int = 320
     log_every: int = 100
     save_every: int = 5_000
     """Steps between checkpoints of the whole training state; the last step is always saved."""
     workers: int = 0
-    """Processes that prepare batches; generated scenes rarely need any."""
+    """Processes that prepare batches. Generated scenes rarely need any: without, they are drawn on the device."""
     accelerator: str = "auto"
     """What Lightning Fabric calls it: auto, cpu, cuda, mps."""
     devices: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
+    """Compile the loss (torch.compile). Takes a minute or so, at each switch of the schedule again."""
 
 
 @dataclass
@@ -101,17 +131,26 @@ class Evaluation(NamedTuple):
         return {name: scores.mean().item() for name, scores in self._asdict().items()}
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of step `step`, counted from 0: linear warm-up times decay.
+def schedule_position(step: int, seconds: float, config: TrainConfig) -> float:
+    """Where in its schedule a run is that has taken `step` steps in `seconds`: from 0, and over at `config.steps`.
+
+    By steps that is `step`. By minutes it is the part of the time that has passed, as a part of `config.steps`: a
+    switch at step 3000 of 9000 comes after a third of the minutes, on any machine.
+    """
+    return config.steps * seconds / (60 * config.minutes) if config.minutes else step
+
+
+def learning_rate(position: float, config: TrainConfig) -> float:
+    """The learning rate at `position` of the schedule (of step t: t, counted from 0): linear warm-up times decay.
 
     With decay="halving" this is the official schedule, where the decay runs from step 0 and not from the end of the
     warm-up.
     """
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    warmup = min(1.0, (position + 1) / max(1, config.warmup_steps))
     if config.decay == "halving":
-        decay = 0.5 ** (step / config.halving_steps)
+        decay = 0.5 ** (position / config.halving_steps)
     elif config.decay == "cosine":
-        decay = 0.5 * (1 + math.cos(math.pi * step / config.steps))
+        decay = 0.5 * (1 + math.cos(math.pi * position / config.steps))
     else:
         decay = 1.0
     return config.lr * warmup * decay
@@ -130,19 +169,9 @@ def scene_order(size: int, batch_size: int, seed: int, first_step: int, rank: in
         yield chosen
 
 
-class _Order:
-    """What a DataLoader takes for a batch sampler: something iterable."""
-
-    def __init__(self, *arguments: int):
-        self.arguments = arguments
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return scene_order(*self.arguments)
-
-
-def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    """The noise of one step on one device: a function of its arguments, so resuming needs no saved random state."""
-    key = data.random.uniform(seed, torch.tensor([step]), 1, stream=rank)
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The noise of one step's batch: a function of its arguments, so resuming needs no saved random state."""
+    key = data.random.uniform(seed, torch.tensor([step]), 1)
     return torch.Generator().manual_seed(int(key * 2**53))
 
 
@@ -208,6 +237,17 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.json"))
 
 
+def _save_state(
+    folder: Path, step: int, seconds: float, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Everything a run needs to go on from here. Older checkpoints, and what a crash left half-written, are removed."""
+    card = {"step": step, "seconds": seconds, "configuration": asdict(config)}
+    newest = zoo.save_tensors(folder / f"step_{step:08d}", _training_state(model, optimizer), card)
+    for old in sorted([*folder.glob("step_*"), *folder.glob(".step_*")]):
+        if old.stem != newest.stem:
+            old.unlink()  # .json before .safetensors: without its card a checkpoint no longer counts
+
+
 def versions() -> dict[str, str]:
     """What a number may depend on."""
     from slotlib import __version__
@@ -248,14 +288,68 @@ def measured(model: nn.Module, dataset: Dataset, images: int, seed: int = 0, **o
     }
 
 
+def _images(scenes: list[dict[str, Any]]) -> Float[Tensor, "batch 3 height width"]:
+    """Training looks at nothing else."""
+    return torch.stack([scene["image"] for scene in scenes])
+
+
+def _batches(
+    scenes: Dataset, order: Iterator[list[int]], workers: int, fabric: "Fabric"
+) -> Iterator[Float[Tensor, "batch 3 height width"]]:
+    """The images of one batch after another, on the device of this process."""
+    if isinstance(scenes, data.Scenes) and not workers:
+        # On a GPU generated scenes are drawn there, and never cross from the processor's memory.
+        where = fabric.device if fabric.device.type == "cuda" else "cpu"
+        for index in order:
+            batch = scenes.draw(scenes.seed, torch.tensor(index, device=where), **scenes.options)
+            yield batch["image"].contiguous().to(fabric.device)
+    else:
+        # From pinned memory Fabric copies to a GPU without waiting.
+        pinned = fabric.device.type == "cuda"
+        loader = DataLoader(scenes, batch_sampler=order, num_workers=workers, collate_fn=_images, pin_memory=pinned)
+        yield from fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+
+
+def _switch(model: SlotAutoencoder, position: float, options: TrainConfig) -> None:
+    """What the schedule holds back until its time: gradients through several iterations, and shading."""
+    one_step = position < options.one_step_until
+    model.slot_attention.gradient = "implicit" if one_step else model.config.gradient
+    model.slot_attention.gradient_steps = 1 if one_step else model.config.gradient_steps
+    if model.config.colour == "shaded":
+        model.decoder.shading = position >= options.one_colour_until
+
+
+def _backward(
+    fabric: "Fabric", model: nn.Module, images: Float[Tensor, "batch 3 height width"], step: int, options: TrainConfig
+) -> Float[Tensor, ""]:
+    """Gradients of the whole batch's loss, of which this process holds `images`. Returns the mean loss of these.
+
+    Part by part, each a share of the whole; after the last one the devices exchange gradients.
+    """
+    rank, world, parts = fabric.global_rank, fabric.world_size, options.accumulate
+    total = torch.zeros((), device=fabric.device)
+    for part in range(parts):
+        generator, share = step_generator(options.seed, step), (rank + world * part, world * parts)
+        with fabric.no_backward_sync(model, enabled=part < parts - 1):
+            try:
+                with fabric.autocast():
+                    loss = model.loss(images[part::parts], generator, share) / parts
+            except ValueError as error:  # slot attention refuses NaN, before the loss shows it
+                hint = "; if the loss exploded, try a lower learning rate or clip=1" if step else ""
+                raise ValueError(f"step {step + 1}: {error}{hint}") from error
+            fabric.backward(loss)
+        total += loss.detach()
+    return total
+
+
 def train(config: Config, folder: Path | str, resume: bool = True, progress: bool = True) -> SlotAutoencoder:
-    """Train a model, and leave in `folder` its checkpoints, TensorBoard logs and, at the end, `model` with its card.
+    """Train a model. `folder` gets checkpoints, `log.csv`, TensorBoard's files and, at the end, `model` and its card.
 
     Args:
         config: the whole run.
         folder: one folder per run. A run that was interrupted there goes on from its last checkpoint.
         resume: False starts anew and raises if the folder already holds a run.
-        progress: show a progress bar.
+        progress: show a progress bar, in a terminal or notebook.
 
     Returns the trained model, in eval mode, on the device it was trained on.
 
@@ -263,33 +357,35 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         FileExistsError: the folder holds a run and `resume` is False.
         ValueError: the folder holds a run of another configuration, a damaged checkpoint, or bad fields; or the loss
             is no longer finite.
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or the disk is full. The last checkpoint is then still there.
     """
     from lightning_fabric import Fabric
-    from lightning_fabric.loggers import TensorBoardLogger
 
     options, folder = config.train, zoo.writable_folder(folder)
-    for name in ("steps", "batch_size", "eval_every", "eval_images", "log_every", "save_every", "devices"):
+    counts = "steps", "batch_size", "accumulate", "eval_every", "eval_images", "log_every", "save_every", "devices"
+    for name in counts:
         if getattr(options, name) < 1:
             raise ValueError(f"train.{name} must be at least 1, got {getattr(options, name)}")
+    if options.minutes < 0:
+        raise ValueError(f"train.minutes must be at least 0, got {options.minutes}")
     fabric = Fabric(
         accelerator=options.accelerator,
         devices=options.devices,
         # Parameters without a gradient are normal here: under the implicit gradient μ and σ never get one.
         strategy="auto" if options.devices == 1 else "ddp_find_unused_parameters_true",
         precision=options.precision,
-        loggers=TensorBoardLogger(folder, name="", version="tensorboard"),
     )
     fabric.launch()
-    if options.batch_size % fabric.world_size:
+    if options.batch_size % (fabric.world_size * options.accumulate):
         raise ValueError(
-            f"train.batch_size must be a multiple of the {fabric.world_size} devices, got {options.batch_size}"
+            f"train.batch_size must be a multiple of {fabric.world_size} devices × {options.accumulate} parts, "
+            f"got {options.batch_size}"
         )
 
     torch.manual_seed(options.seed)  # the initial weights; every later draw has a generator of its own
     model = SlotAutoencoder(config.model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, betas=(0.9, options.beta2))
-    first_step, seconds = 0, 0.0
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
+    step, seconds = 0, 0.0
     if saved := _checkpoints(folder):
         if not resume:
             raise FileExistsError(f"{folder} already holds a run; choose another folder or resume it")
@@ -297,83 +393,115 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         if card["configuration"] != json.loads(json.dumps(asdict(config))):  # tuples come back as lists
             raise ValueError(f"{folder} holds a run of another configuration; choose another folder")
         _restore(state, model, optimizer)
-        first_step, seconds = card["step"], card["seconds"]
-        logger.info("resuming %s at step %d", folder, first_step)
+        step, seconds = card["step"], card["seconds"]
+        logger.info("resuming %s at step %d", folder, step)
     model, optimizer = fabric.setup(model, optimizer)
     model.mark_forward_method("loss")
+    network = model.module  # without Fabric's wrapping
+    if options.compile:
+        network.loss = torch.compile(network.loss)
 
     scenes, held_out = _scenes(config.data, options)
-    order = _Order(len(scenes), options.batch_size, options.seed, first_step, fabric.global_rank, fabric.world_size)
-    loader = fabric.setup_dataloaders(
-        DataLoader(scenes, batch_sampler=order, num_workers=options.workers), use_distributed_sampler=False
+    order = scene_order(len(scenes), options.batch_size, options.seed, step, fabric.global_rank, fabric.world_size)
+    batches = _batches(scenes, order, options.workers, fabric)
+    if fabric.is_global_zero:
+        log = Log(folder, ("loss", "lr", "grad_norm", *Evaluation._fields, *diagnosis.Diagnosis._fields), step)
+    warned: dict[str, str] = {}
+    bar = tqdm(
+        initial=step,
+        total=None if options.minutes else options.steps,
+        disable=None if progress and fabric.is_global_zero else True,
     )
-
-    steps = range(first_step, options.steps)
-    bar = tqdm(steps, initial=first_step, total=options.steps, disable=not (progress and fabric.is_global_zero))
     started = time.perf_counter() - seconds
-    for step, batch in zip(bar, loader, strict=False):
+    position = schedule_position(step, seconds, options)
+    while position < options.steps:
+        # Step.
+        images = next(batches)
+        lr = learning_rate(position, options)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, options)
-        slot_attention = model.module.slot_attention
-        if step < options.one_step_until:
-            slot_attention.gradient, slot_attention.gradient_steps = "implicit", 1
-        else:
-            slot_attention.gradient, slot_attention.gradient_steps = (
-                config.model.gradient,
-                config.model.gradient_steps,
-            )
-        if config.model.colour == "shaded":
-            model.module.decoder.shading = step >= options.one_colour_until
-        loss = model.loss(batch["image"], step_generator(options.seed, step, fabric.global_rank))
+            group["lr"] = lr
+        _switch(network, position, options)
         optimizer.zero_grad()
-        fabric.backward(loss)
+        values = {"loss": _backward(fabric, model, images, step, options), "lr": lr}
         if options.clip:
-            fabric.clip_gradients(model, optimizer, max_norm=options.clip)
+            values["grad_norm"] = fabric.clip_gradients(
+                model, optimizer, max_norm=options.clip, error_if_nonfinite=False
+            )
         optimizer.step()
+        step += 1
+        bar.update()
 
-        done = step + 1
-        if done % options.log_every == 0 or done == options.steps:
-            if not loss.isfinite():
-                raise ValueError(f"the loss is {loss.item()} at step {done}; try a lower learning rate or clip=1")
-            fabric.log_dict({"train/loss": loss.item(), "train/lr": learning_rate(step, options)}, step=done)
-            bar.set_postfix(loss=f"{loss.item():.4f}")
-        if fabric.is_global_zero and (done % options.eval_every == 0 or done == options.steps):
-            scores = evaluate(model.module, held_out, options.eval_images)
-            fabric.log_dict({f"eval/{name}": value for name, value in scores.means().items()}, step=done)
-            _log_pictures(fabric.logger.experiment, model.module, held_out, done)
-            logger.info("step %d: loss %.4f, FG-ARI %.3f", done, loss.item(), scores.fg_ari.mean())
-        if fabric.is_global_zero and (done % options.save_every == 0 or done == options.steps):
-            card = {"step": done, "seconds": time.perf_counter() - started, "configuration": asdict(config)}
-            zoo.save_tensors(folder / f"step_{done:08d}", _training_state(model.module, optimizer.optimizer), card)
-            for old in _checkpoints(folder)[:-1]:
-                old.unlink()  # the card first: without it the weights no longer count as a checkpoint
-                old.with_suffix(".safetensors").unlink()
+        # Where are we? Processes must agree on when to stop, so by minutes all go by the first one's clock.
+        seconds = time.perf_counter() - started
+        position = schedule_position(step, fabric.broadcast(seconds) if options.minutes else seconds, options)
+        last = position >= options.steps
+        logs, evaluates, saves = (
+            last or step % every == 0 for every in (options.log_every, options.eval_every, options.save_every)
+        )
+        if not (logs or evaluates or saves):
+            continue
+        values["loss"] = fabric.all_reduce(values["loss"])
+        values = {name: float(value) for name, value in values.items()}
+        if not math.isfinite(values["loss"]):
+            raise ValueError(f"the loss is {values['loss']} at step {step}; try a lower learning rate or clip=1")
+        if not fabric.is_global_zero:
+            continue
+
+        # Look.
+        bar.set_postfix(loss=f"{values['loss']:.4f}")
+        scores, signs = {}, {}
+        if evaluates:
+            scores = evaluate(network, held_out, options.eval_images).means()
+            pictures, signs = _look(network, held_out)
+            log.pictures(step, pictures)
+            logger.info("step %d: loss %.4f, FG-ARI %.3f", step, values["loss"], scores["fg_ari"])
+            found = diagnosis.warnings(signs)
+            for kind in [kind for kind in found if kind not in warned]:
+                logger.warning("step %d: %s", step, found[kind])
+            warned, signs = found, signs._asdict()
+        if logs or evaluates:
+            log.numbers(step, seconds, train=values, eval=scores, masks=signs)
+        if saves:
+            log.flush()
+            _save_state(folder, step, time.perf_counter() - started, config, network, optimizer.optimizer)
+    bar.close()
 
     if skipped := getattr(scenes, "skipped", 0) + getattr(held_out, "skipped", 0):
         logger.warning("%d scenes of %s could not be read and were skipped", skipped, config.data.name)
-    model = model.module.eval()
+    network.__dict__.pop("loss", None)  # the compiled one, if any
+    network.eval()
     if fabric.is_global_zero:
+        log.close()
         zoo.save(
-            model,
+            network,
             folder / "model",
             {
                 "dataset": asdict(config.data),
                 "training": asdict(options),
-                "metrics": [measured(model, held_out, options.eval_images)],
+                "metrics": [measured(network, held_out, options.eval_images)],
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "device": str(fabric.device),
                 "versions": versions(),
             },
         )
     fabric.barrier()
-    return model
+    return network
 
 
-def _log_pictures(writer: Any, model: nn.Module, dataset: Dataset, step: int) -> None:
-    """Reconstructions and masks of eight held-out scenes, to TensorBoard."""
-    batch = torch.utils.data.default_collate(dataset.__getitems__(list(range(min(8, len(dataset))))))
-    images = batch["image"].to(next(model.parameters()))
-    with torch.no_grad():
-        output = model.eval()(images, generator=torch.Generator().manual_seed(0))
+@torch.no_grad()
+def _look(model: nn.Module, dataset: Dataset) -> tuple[dict[str, list[np.ndarray]], diagnosis.Diagnosis]:
+    """What the model makes of up to 64 held-out scenes: pictures of the first eight, signs of failure in all."""
+    scenes = dataset.__getitems__(range(min(64, len(dataset))))
+    images = _images(scenes).to(next(model.parameters()))
+    output = model.eval()(images, generator=torch.Generator().manual_seed(0))
     model.train()
-    writer.add_figure("eval/scenes", plots.show_reconstructions(images, output, batch.get("mask")), step)
+    attention = nn.functional.interpolate(output.attention, size=images.shape[-2:])
+    rows = {
+        "scenes/image": [plots.to_pixels(each) for each in images[:8]],
+        "scenes/reconstruction": [plots.to_pixels(each) for each in output.reconstruction[:8]],
+        "scenes/masks": [plots.segmentation(each) for each in output.masks[:8]],
+        "scenes/attention": [plots.segmentation(each) for each in attention[:8]],
+    }
+    if "mask" in scenes[0]:
+        rows["scenes/true_objects"] = [plots.labels_picture(each["mask"])[..., :3] for each in scenes[:8]]
+    return rows, diagnosis.diagnose(output.masks)

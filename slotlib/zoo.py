@@ -26,19 +26,27 @@ MODELS = {"SlotAutoencoder": (SlotAutoencoder, AutoencoderConfig)}
 """Class name on a card → the class and its configuration."""
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: what was there before stays until the new content is on the disk.
+
+    Raises OSError naming the file, for example when the disk is full.
+    """
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp's files are private
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise type(error)(
+            error.errno, f"cannot write {len(content)} bytes: {error.strerror or error}", str(path)
+        ) from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def writable_folder(folder: Path | str) -> Path:
@@ -62,8 +70,8 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping[
     folder = writable_folder(path.parent)
     content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     card = {**card, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    _write(folder / f"{path.name}.safetensors", content)
-    _write(folder / f"{path.name}.json", (json.dumps(card, indent=2) + "\n").encode())
+    write(folder / f"{path.name}.safetensors", content)
+    write(folder / f"{path.name}.json", (json.dumps(card, indent=2) + "\n").encode())
     return folder / f"{path.name}.json"
 
 

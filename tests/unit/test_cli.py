@@ -114,4 +114,4 @@ def test_without_a_command_usage_is_printed(capsys):
     with pytest.raises(SystemExit) as error:
         cli.main([])
     assert error.value.code == 2
-    assert "train|evaluate|data|zoo" in capsys.readouterr().err
+    assert "train|sweep|evaluate|data|zoo" in capsys.readouterr().err
