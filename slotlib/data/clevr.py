@@ -171,7 +171,7 @@ def arrange(seed: int, index: Int[Tensor, "scenes"], rules: Rules) -> Arrangemen
         v = v.float()
         rows = todo.repeat_interleave(tries)
         spots, fits = _place(v[:, :, 1:], heights[drawn[..., 1]], count[rows], eye[rows], picture, rules.margin)
-        fits = fits.view(-1, tries)
+        fits = fits.view(len(todo), tries)
         first = torch.arange(len(todo), device=device) * tries + fits.byte().argmax(1)
         attributes[todo], turn[todo], places[todo] = drawn[first], v[first, :, 0, 1], spots[first]
         placed = fits.any(1).nonzero().squeeze(1)  # of todo

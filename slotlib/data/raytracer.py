@@ -163,9 +163,10 @@ def _near_hub(
     least = (offset.square().sum(-1) - (world.reach + spread).square()).clamp_min(0).sqrt()
     least = torch.where(world.present, least, torch.inf)
     if rays.even:
-        along = offset @ rays.direction.unflatten(1, (len(hub), -1)).transpose(0, 1)  # [n, m, rays of a scene]
+        each = rays.direction.shape[1] // max(1, len(hub))
+        along = offset @ rays.direction.view(3, len(hub), each).transpose(0, 1)  # [n, m, rays of a scene]
         scene, number, ray = (along > least.unsqueeze(2)).nonzero(as_tuple=True)
-        return scene * along.shape[2] + ray, number
+        return scene * each + ray, number
     along = dot(pick(offset.permute(2, 1, 0), rays.scene), rays.direction.unsqueeze(1))  # [m, rays]
     number, ray = (along > pick(least.T, rays.scene)).nonzero(as_tuple=True)
     return ray, number

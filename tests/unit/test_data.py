@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch.utils.data import DataLoader
 
-from slotlib.data import make, tetrominoes
+from slotlib.data import GENERATORS, make, tetrominoes
 from slotlib.data.random import integers, uniform
 from slotlib.data.tetrominoes import BEVEL, COLOURS, LETTERS, PIECES
 
@@ -342,3 +342,12 @@ def test_a_scene_that_does_not_exist_is_one_clear_error(index):
 
 def test_a_loop_over_the_dataset_ends():
     assert len(list(make("tetrominoes", 5))) == len(make("tetrominoes", 5)) == 5
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_no_scenes_make_an_empty_batch(name):
+    scenes = make(name, 2)
+    empty, one = scenes.batch([]), scenes.batch([0])
+    assert empty["image"].shape == (0, *one["image"].shape[1:])
+    assert empty["mask"].shape == (0, *one["mask"].shape[1:])
+    assert empty["objects"].keys() == one["objects"].keys()
