@@ -25,19 +25,19 @@ from slotlib.data.attributes import bounds, combinations
 from slotlib.data.random import integers, uniform
 from slotlib.data.raytracer import FRAME, LIGHTS, Picture, World
 
-# In the order of the labels that the official set prediction code uses (TFDS' `clevr`).
+# In the order of the labels of TensorFlow Datasets' `clevr`, which the official set prediction code reads.
 SHAPES = ("cube", "sphere", "cylinder")
 SIZES = ("small", "large")
 MATERIALS = ("rubber", "metal")
 COLOURS = {
     "gray": (87, 87, 87),
-    "red": (173, 35, 35),
     "blue": (42, 75, 215),
-    "green": (29, 105, 20),
     "brown": (129, 74, 25),
+    "yellow": (255, 238, 51),
+    "red": (173, 35, 35),
+    "green": (29, 105, 20),
     "purple": (129, 38, 192),
     "cyan": (41, 208, 208),
-    "yellow": (255, 238, 51),
 }
 MAX_OBJECTS = 16
 CROP = (29, 221, 64, 256)  # rows and columns of the frame that the papers keep

@@ -151,7 +151,7 @@ def clevr_targets(objects: Mapping[str, Tensor]) -> Float[Tensor, "*batch object
     | 3–4 | size, one-hot: small, large |
     | 5–6 | material, one-hot: rubber, metal |
     | 7–9 | shape, one-hot: cube, sphere, cylinder |
-    | 10–17 | colour, one-hot: gray, red, blue, green, brown, purple, cyan, yellow |
+    | 10–17 | colour, one-hot: gray, blue, brown, yellow, red, green, purple, cyan |
     | 18 | 1: an object |
 
     Args:

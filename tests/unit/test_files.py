@@ -756,7 +756,7 @@ def test_clevr6_keeps_scenes_of_at_most_six(sample, scenes):
 def test_targets_are_the_nineteen_values(sample, scenes):
     # By hand from the JSON, in the order of the official code's labels.
     words = ["small", "large", "rubber", "metal", "cube", "sphere", "cylinder"]
-    words += ["gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"]
+    words += ["gray", "blue", "brown", "yellow", "red", "green", "purple", "cyan"]
     targets = clevr_targets(read(sample).batch(range(16))["objects"])
     expected = np.zeros((16, 10, 19))
     for i, scene in enumerate(scenes):
@@ -863,4 +863,4 @@ def test_categories_are_in_the_official_order():
     assert CATEGORIES["size"] == ("small", "large")
     assert CATEGORIES["material"] == ("rubber", "metal")
     assert CATEGORIES["shape"] == ("cube", "sphere", "cylinder")
-    assert CATEGORIES["colour"] == ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow")
+    assert CATEGORIES["colour"] == ("gray", "blue", "brown", "yellow", "red", "green", "purple", "cyan")
