@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slotlib import zoo
+from slotlib.course import cores
 from slotlib.training import Config
 
 logger = logging.getLogger(__name__)
@@ -58,11 +59,6 @@ class Row(NamedTuple):
     seeds: Mapping[int, float | None]
     """The score of every seed, None where the run failed."""
     failed: int
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _finished(run: Run) -> dict[str, Any] | None:

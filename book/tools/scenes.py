@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from slotlib import data, plots
 
 FOLDER = Path(__file__).parents[1] / "assets" / "scenes"
+DPI = 160
 SHEETS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "tetrominoes": ("tetrominoes", 16, {}),
     "shapes": ("shapes", 16, {}),
@@ -19,14 +22,18 @@ SHEETS: dict[str, tuple[str, int, dict[str, Any]]] = {
 """File → dataset, number of scenes (of seed 0) and options."""
 
 
+def draw(sheet: str) -> Figure:
+    name, count, options = SHEETS[sheet]
+    batch = data.make(name, count, **options).batch(range(count))
+    columns = 6 if name == "clevr" else 8
+    return plots.show_scenes(batch["image"], batch["mask"], columns, size=7.2 / columns)
+
+
 def main() -> None:
     plots.use_style()
     FOLDER.mkdir(exist_ok=True)
-    for sheet, (name, count, options) in SHEETS.items():
-        batch = data.make(name, count, **options).batch(range(count))
-        columns = 6 if name == "clevr" else 8
-        figure = plots.show_scenes(batch["image"], batch["mask"], columns, size=7.2 / columns)
-        figure.savefig(FOLDER / f"{sheet}.png", dpi=160, bbox_inches="tight")
+    for sheet in SHEETS:
+        draw(sheet).savefig(FOLDER / f"{sheet}.png", dpi=DPI, bbox_inches="tight")
 
 
 if __name__ == "__main__":
