@@ -20,7 +20,7 @@ PAPER = AutoencoderConfig(resolution=35, encoder="paper", encoder_channels=64, d
 
 
 def recipe() -> AutoencoderConfig:
-    text = files("slotlib").joinpath("configs/tetrominoes.yaml").read_text()
+    text = files("slotlib").joinpath("configs/tetrominoes_fast.yaml").read_text()
     return AutoencoderConfig(**yaml.safe_load(text)["model"])
 
 

@@ -7,6 +7,10 @@ way to do that well (Locatello et al., 2020, section 3.1; arXiv 2006.15055).
 The paper's encoder and decoder are here exactly (`encoder="paper"`, `decoder="broadcast"`), and so are the cheaper
 ones that train in minutes on a CPU: an encoder with stride, a decoder that draws a random subset of pixels, and a
 decoder that draws a mask as a short sum of outer products.
+
+So are two ways to read the drawings. In the paper a pixel is the *average* of what the slots paint there. In a
+*mixture* it was painted by one of them, and the drawn mask says how probable each is (Greff et al., 2017, arXiv
+1708.03498). Once the image is known, Bayes' rule says who painted a pixel: that makes sharp masks of soft drawings.
 """
 
 import math
@@ -21,6 +25,7 @@ from torch.nn import functional as F
 from slotlib.slot_attention import LAYER_NORM_EPS, SlotAttention, SlotInit, glorot_
 
 Colour = Literal["pixel", "slot", "shaded"]
+Likelihood = Literal["average", "mixture"]
 
 
 @dataclass
@@ -53,17 +58,29 @@ class AutoencoderConfig:
     hold whole objects (`TrainConfig.one_colour_until`). The last two are not for the broadcast decoder."""
     train_pixels: int = 0
     """Pixels drawn per image and training step; 0 draws them all (coordinate decoder only)."""
+    train_stride: int = 1
+    """Training draws every n-th row and column, from a random one on (separable decoder only)."""
+    likelihood: Likelihood = "average"
+    """"average": a pixel is the mean of the slots' colours under their masks; the loss is the paper's squared error.
+    "mixture": a pixel was painted by one slot, with probability given by its drawn mask."""
+    noise: float = 0.15
+    """How far a pixel may be from its slot's colour: a standard deviation, for images in [-1, 1] (mixture only)."""
+    parsimony: float = 0.0
+    """What slots cost that paint any of the image, as squared error: see `SlotAutoencoder.loss` (mixture only)."""
 
 
 class AutoencoderOutput(NamedTuple):
     reconstruction: Float[Tensor, "batch 3 height width"]
-    """Σ masks · slot_images, in [0, 1] up to the decoder's errors."""
+    """Σ drawn_masks · slot_images, in [0, 1] up to the decoder's errors."""
     slot_images: Float[Tensor, "batch slots 3 height width"]
     masks: Float[Tensor, "batch slots height width"]
-    """Softmax over slots: sums to 1 at every pixel."""
+    """Whose pixel it is; sums to 1 over slots. With likelihood="average" the drawn masks; with "mixture" the
+    probability that the slot painted this pixel, given its colour in the image (the posterior)."""
     slots: Float[Tensor, "batch slots dim"]
     attention: Float[Tensor, "batch slots h w"]
     """Of the last iteration, on the encoder's grid."""
+    drawn_masks: Float[Tensor, "batch slots height width"]
+    """As the decoder draws them from the slots alone: the softmax of its logits over slots."""
 
 
 class Drawing(NamedTuple):
@@ -190,7 +207,7 @@ class CoordinateDecoder(nn.Module):
             nn.Linear(hidden, 1 if colour == "slot" else 4),
         )
         self.slot_colour = None if colour == "pixel" else _slot_colour(slot_dim)
-        self.shading = True
+        self.shading = 1.0  # training fades it in
 
     def start_unshaded(self) -> None:
         """Make a fresh decoder's shading zero everywhere (it can still learn)."""
@@ -227,18 +244,28 @@ class SeparableDecoder(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
         self.factors = nn.ModuleList(nn.Linear(hidden, self.maps * rank) for _ in range(2))
         self.slot_colour = None if colour == "pixel" else _slot_colour(slot_dim)
-        self.shading = True
+        self.shading = 1.0  # training fades it in
 
     def start_unshaded(self) -> None:
         """Make a fresh decoder's shading zero everywhere (it can still learn)."""
         nn.init.zeros_(self.factors[0].weight[: 3 * self.rank])
 
-    def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Drawing:
+    def forward(
+        self, slots: Float[Tensor, "batch slots dim"], rows: slice = slice(None), columns: slice = slice(None)
+    ) -> Drawing:
+        """Draw the whole image, or these `rows` and `columns` of it."""
         line = torch.linspace(0, 1, self.resolution, device=slots.device, dtype=slots.dtype)
-        x = (self.from_slot(slots).unsqueeze(2) + self.from_position(fourier_features(line, self.BANDS))).relu()
+        position = self.from_position(fourier_features(line, self.BANDS))
         down, across = (
-            factor(hidden(part).relu()).unflatten(-1, (self.maps, self.rank))
-            for part, hidden, factor in zip(x.chunk(2, dim=-1), self.hidden, self.factors, strict=True)
+            factor(hidden((from_slot.unsqueeze(2) + from_line[part]).relu()).relu()).unflatten(-1, (self.maps, -1))
+            for from_slot, from_line, part, hidden, factor in zip(
+                self.from_slot(slots).chunk(2, dim=-1),
+                position.chunk(2, dim=-1),
+                (rows, columns),
+                self.hidden,
+                self.factors,
+                strict=True,
+            )
         )
         return _drawing(self, slots, torch.einsum("bkycr,bkxcr->bkcyx", down, across))
 
@@ -259,7 +286,7 @@ def _drawing(
     colours = decoder.slot_colour(slots)
     colours = colours.view(*colours.shape, *[1] * (maps.ndim - 3))
     if maps.shape[2] == 4 and decoder.shading:
-        colours = colours + maps[:, :, :3]
+        colours = colours + decoder.shading * maps[:, :, :3]
     return Drawing(colours, logits)
 
 
@@ -271,6 +298,19 @@ def compose(drawing: Drawing) -> tuple[Float[Tensor, "batch 3 *area"], Float[Ten
         picture = drawing.colours.flatten(2).mT @ masks.flatten(2)
         return picture.unflatten(-1, area), masks
     return (masks.unsqueeze(2) * drawing.colours).sum(dim=1), masks
+
+
+def explain(
+    drawing: Drawing, images: Float[Tensor, "batch 3 *area"], noise: float
+) -> Float[Tensor, "batch slots *area"]:
+    """log p(slot k painted this pixel, and in this colour) for every pixel of a mixture, up to a constant.
+
+    The drawn mask's logarithm, less the squared distance between the pixel and the slot's colour over 2·noise²
+    (Greff et al., 2017). The softmax over slots is Bayes' rule; the logsumexp is the likelihood. `images`
+    are in [-1, 1], like the colours.
+    """
+    distance = (images.unsqueeze(1) - drawing.colours.float()).square().sum(dim=2)
+    return drawing.logits.float().log_softmax(dim=1) - distance / (2 * noise**2)
 
 
 class SlotAutoencoder(nn.Module):
@@ -287,10 +327,12 @@ class SlotAutoencoder(nn.Module):
             "encoder": ("paper", "strided"),
             "decoder": ("broadcast", "coordinate", "separable"),
             "colour": get_args(Colour),
+            "likelihood": get_args(Likelihood),
         }.items():
             if getattr(config, field) not in choices:
                 raise ValueError(f"{field} must be one of {choices}, got {getattr(config, field)!r}")
-        for field in ("resolution", "slot_dim", "encoder_channels", "decoder_channels", "decoder_rank"):
+        sizes = "resolution", "slot_dim", "encoder_channels", "decoder_channels", "decoder_rank", "train_stride"
+        for field in sizes:
             if getattr(config, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
         if config.decoder == "broadcast" and config.colour != "pixel":
@@ -299,7 +341,12 @@ class SlotAutoencoder(nn.Module):
             raise ValueError(f"train_pixels needs the coordinate decoder, got decoder={config.decoder!r}")
         if not 0 <= config.train_pixels <= config.resolution**2:
             raise ValueError(f"train_pixels must be within 0 and {config.resolution**2}, got {config.train_pixels}")
+        if config.train_stride > 1 and config.decoder != "separable":
+            raise ValueError(f"train_stride needs the separable decoder, got decoder={config.decoder!r}")
+        if not config.noise > 0:
+            raise ValueError(f"noise must be above 0, got {config.noise}")
         self.config = config
+        self.noise, self.parsimony = config.noise, config.parsimony  # training approaches them
         self.encoder = Encoder(config.encoder, config.encoder_channels, config.slot_dim)
         self.slot_attention = SlotAttention(
             config.slot_dim,
@@ -352,10 +399,15 @@ class SlotAutoencoder(nn.Module):
         generator: torch.Generator | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> Float[Tensor, ""]:
-        """Mean squared reconstruction error over everything, in the units of [-1, 1] images (the paper's objective).
+        """What training makes small, for images in the units of [-1, 1].
 
-        `generator` draws the slots' start and, with `train_pixels`, which pixels count. With `share=(i, n)` the images
-        are every n-th of a larger batch, from its i-th on. Noise is then drawn for the whole batch and this share of it
+        likelihood="average": the mean squared reconstruction error (the paper's objective). "mixture": minus the log
+        likelihood of a pixel times 2·noise²/3, which for a single slot is the squared error too; plus `parsimony` ·
+        Σ_k √(share of the image that slot k painted). Because of the root, one slot with a whole object is cheaper than
+        two with half of it each, and an empty slot costs nothing.
+
+        `generator` draws the slots' start and which pixels count, if not all do. With `share=(i, n)` the images are
+        every n-th of a larger batch, from its i-th on. Noise is then drawn for the whole batch and this share of it
         kept, so the mean of the shares' losses is the loss of the whole.
         """
         features = self.encode(images)
@@ -363,19 +415,34 @@ class SlotAutoencoder(nn.Module):
         start = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
         slots = self.slot_attention(features.flatten(1, 2), slots=start).slots
         target = images * 2 - 1
+        stride, device = self.config.train_stride, "cpu" if generator is None else generator.device
         if self.config.train_pixels:
             # Sampled with replacement: unbiased, and one cheap call for the whole batch.
             pixels = torch.randint(
                 self.config.resolution**2,
                 (len(images) * every, self.config.train_pixels),
                 generator=generator,
-                device="cpu" if generator is None else generator.device,
+                device=device,
             )[first::every].to(images.device)
-            picture, _ = compose(self.decoder(slots, pixels))
+            drawing = self.decoder(slots, pixels)
             target = target.flatten(2).gather(2, pixels.unsqueeze(1).expand(-1, 3, -1))
+        elif stride > 1:
+            first_row, first_column = torch.randint(stride, (2,), generator=generator, device=device).tolist()
+            lines = slice(first_row, None, stride), slice(first_column, None, stride)
+            drawing = self.decoder(slots, *lines)
+            target = target[:, :, *lines]
         else:
-            picture, _ = compose(self.decoder(slots))
-        return F.mse_loss(picture, target)
+            drawing = self.decoder(slots)
+        if self.config.likelihood == "average":
+            return F.mse_loss(compose(drawing)[0], target)
+        return self._cost(explain(drawing, target, self.noise)).mean()
+
+    def _cost(self, evidence: Float[Tensor, "batch slots *area"]) -> Float[Tensor, "batch"]:
+        """Each image's loss as a mixture (see `loss`)."""
+        evidence = evidence.flatten(2)
+        shares = evidence.softmax(dim=1).mean(dim=2)
+        in_use = (shares + 1e-6).sqrt().sum(dim=1)  # the root has no gradient at 0
+        return self.parsimony * in_use - evidence.logsumexp(dim=1).mean(dim=1) * 2 * self.noise**2 / 3
 
     def forward(
         self,
@@ -390,8 +457,8 @@ class SlotAutoencoder(nn.Module):
         Args:
             images: `[batch, 3, resolution, resolution]` in [0, 1].
             num_slots, num_iterations: override the configuration for this call.
-            restarts: random initialisations tried per image; the one of least reconstruction error is kept. No labels
-                are used. Costs that many times slot attention and decoder; the encoder runs once.
+            restarts: random initialisations tried per image; the one of least loss is kept. No labels are
+                used. Costs that many times slot attention and decoder; the encoder runs once.
             generator: the source of the slots' initial noise.
 
         Raises:
@@ -404,12 +471,19 @@ class SlotAutoencoder(nn.Module):
         inputs = features.flatten(1, 2).repeat_interleave(restarts, dim=0)
         slots, attention, _ = self.slot_attention(inputs, num_slots, num_iterations, generator=generator)
         drawing = self.decoder(slots)
-        picture, masks = compose(drawing)
+        picture, drawn = compose(drawing)
+        target, masks = (images * 2 - 1).repeat_interleave(restarts, dim=0), drawn
+        if self.config.likelihood == "mixture":
+            evidence = explain(drawing, target, self.noise)
+            masks = evidence.softmax(dim=1)
         if restarts > 1:
-            tries = picture.unflatten(0, (len(images), restarts))
-            error = (tries - (images * 2 - 1).unsqueeze(1)).square().mean(dim=(2, 3, 4))
-            best = torch.arange(len(images), device=images.device) * restarts + error.argmin(dim=1)
-            picture, masks, slots, attention = picture[best], masks[best], slots[best], attention[best]
+            if self.config.likelihood == "mixture":
+                error = self._cost(evidence)
+            else:
+                error = (picture - target).square().mean(dim=(1, 2, 3))
+            best = error.view(len(images), restarts).argmin(dim=1)
+            best = best + torch.arange(len(images), device=images.device) * restarts
+            picture, masks, drawn, slots, attention = (x[best] for x in (picture, masks, drawn, slots, attention))
             drawing = Drawing(drawing.colours[best], drawing.logits[best])
         return AutoencoderOutput(
             reconstruction=(picture + 1) / 2,
@@ -417,4 +491,5 @@ class SlotAutoencoder(nn.Module):
             masks=masks,
             slots=slots,
             attention=attention.unflatten(-1, grid),
+            drawn_masks=drawn,
         )

@@ -27,12 +27,10 @@ def config_names() -> list[str]:
 
 
 def _config_path(name: str) -> str:
-    """A packaged configuration's name → its path; paths pass through."""
-    if Path(name).is_file():
-        return name
-    packaged = CONFIGS / f"{name}.yaml"
-    if packaged.is_file():
-        return str(packaged)
+    """A packaged configuration's name → its path; paths pass through. `shapes` alone means `shapes_fast`."""
+    for path in (Path(name), CONFIGS / f"{name}.yaml", CONFIGS / f"{name}_fast.yaml"):
+        if path.is_file():
+            return str(path)
     raise SystemExit(f"slotlib: no configuration {name!r}: not a file, and slotlib ships {', '.join(config_names())}")
 
 
@@ -83,6 +81,10 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument("--num_slots", type=int | None, default=None)
     parser.add_argument("--num_iterations", type=int | None, default=None)
     parser.add_argument("--num_objects", type=int | None, default=None, help="other than it was trained with")
+    parser.add_argument("--data", type=str | None, default=None, help="a file or folder of other scenes to score on")
+    parser.add_argument(
+        "--options", type=dict[str, Any], default={}, help="of its reader, such as '{\"resolution\": 64}'"
+    )
     parser.add_argument("--accelerator", type=str, default="cpu", help="a torch device, such as cuda")
     return parser
 
@@ -185,13 +187,16 @@ def _evaluate(arguments: Sequence[str]) -> None:
     options = dict(trained_on["options"])
     if parsed.num_objects is not None:
         options["num_objects"] = parsed.num_objects
-    if trained_on["name"] in data.GENERATORS:
+    if parsed.data is not None:
+        scenes = read(parsed.data, **parsed.options)
+    elif trained_on["name"] in data.GENERATORS:
         scenes = data.make(trained_on["name"], parsed.images, parsed.scenes_seed, **options)
     else:
         kept = model.card["training"]["eval_images"]
         _, scenes = training.held_out_part(read(trained_on["name"], **options), kept)
     how = {name: getattr(parsed, name) for name in ("restarts", "num_slots", "num_iterations")}
-    print(json.dumps(training.measured(model, scenes, parsed.images, parsed.noise_seed, **how), indent=2))
+    scores = training.measured(model, scenes, parsed.images, parsed.noise_seed, **how)
+    print(json.dumps(scores | ({"scenes": parsed.data} if parsed.data else {}), indent=2))
 
 
 def _scenes(name: str, count: int, seed: int, options: dict[str, Any]) -> Dataset:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -60,6 +60,9 @@ class DataConfig:
     """One of `slotlib.data.GENERATORS`, or the path of a file or folder (see `slotlib.data.files.read`)."""
     size: int = 1_000_000
     """Training scenes, of a file at most; when they are used up they are used again in another order."""
+    keep: bool = False
+    """Draw all `size` scenes before training and keep their images in memory, as bytes: for scenes that take longer to
+    draw than to learn from (of a file or folder, to read)."""
     options: dict[str, Any] = field(default_factory=dict)
     """The generator's own, such as {"num_objects": [2, 4]}, or the reader's, such as {"on_error": "skip"}."""
 
@@ -87,8 +90,14 @@ class TrainConfig:
     """Before this step gradients flow through the last iteration only. That finds objects sooner and stands a higher
     learning rate; the model's own gradient then teaches the iterations to leave bad starts."""
     one_colour_until: int = 0
-    """Before this step slots paint in one colour each (colour="shaded" only). A slot that may paint anything from the
-    start often learns a *place* instead of an object: the model tiles the image (chapter 03)."""
+    """Before this step slots paint in one colour each; in as many steps again shading fades in (colour="shaded" only).
+    A slot that may paint anything from the start often learns a *place* instead of an object: the model tiles the image
+    (chapter 03). And shading that came at once would, at Adam's first steps, wash out what was learned."""
+    noise_start: float = 0.0
+    """Where `model.noise` starts, to approach its own value along a cosine; 0: it has that value all along. A tolerant
+    start lets slots take hold of objects that they cannot draw yet (likelihood="mixture" only)."""
+    parsimony_from: int = 0
+    """Before this step slots are free; in as many steps again their cost rises to `model.parsimony`."""
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     eval_every: int = 5_000
@@ -126,6 +135,8 @@ class Evaluation(NamedTuple):
     miou: Float[Tensor, "images"]
     mse: Float[Tensor, "images"]
     """Squared error per pixel and channel, in units of [0, 1] images."""
+    fg_ari_drawn: Float[Tensor, "images"]
+    """FG-ARI of the masks as they are drawn from the slots; differs from `fg_ari` for a mixture only."""
 
     def means(self) -> dict[str, float]:
         return {name: scores.mean().item() for name, scores in self._asdict().items()}
@@ -204,12 +215,13 @@ def evaluate(
         image = batch["image"].to(parameter)
         output = model(image, generator=generator, **options)
         mse = (output.reconstruction - image).square().mean(dim=(1, 2, 3))
-        overlap = [torch.full_like(mse, math.nan)] * 4
+        overlap, drawn = [torch.full_like(mse, math.nan)] * 4, torch.full_like(mse, math.nan)
         if "mask" in batch:
-            masks = batch["mask"].to(parameter.device), output.masks.argmax(dim=1)
+            true, found = batch["mask"].to(parameter.device), output.masks.argmax(dim=1)
             scores = metrics.fg_ari, metrics.adjusted_rand_index, metrics.mean_best_overlap, metrics.mean_iou
-            overlap = [score(*masks) for score in scores]
-        parts.append(Evaluation(*overlap, mse))
+            overlap = [score(true, found) for score in scores]
+            drawn = metrics.fg_ari(true, output.drawn_masks.argmax(dim=1))
+        parts.append(Evaluation(*overlap, mse, drawn))
     model.train(was_training)
     return Evaluation(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
@@ -293,11 +305,24 @@ def _images(scenes: list[dict[str, Any]]) -> Float[Tensor, "batch 3 height width
     return torch.stack([scene["image"] for scene in scenes])
 
 
+def _kept(scenes: Dataset, progress: bool) -> UInt8[Tensor, "scenes 3 height width"]:
+    """The images of all scenes, 64 at a time."""
+    parts = []
+    for start in tqdm(range(0, len(scenes), 64), "drawing scenes", disable=None if progress else True):
+        part = _images(scenes.__getitems__(range(start, min(start + 64, len(scenes)))))
+        parts.append((part * 255).round().byte())
+    return torch.cat(parts)
+
+
 def _batches(
-    scenes: Dataset, order: Iterator[list[int]], workers: int, fabric: "Fabric"
+    scenes: Dataset, order: Iterator[list[int]], keep: bool, workers: int, fabric: "Fabric", progress: bool
 ) -> Iterator[Float[Tensor, "batch 3 height width"]]:
     """The images of one batch after another, on the device of this process."""
-    if isinstance(scenes, data.Scenes) and not workers:
+    if keep:
+        images = _kept(scenes, progress).to(fabric.device)
+        for index in order:
+            yield images[index].float() / 255
+    elif isinstance(scenes, data.Scenes) and not workers:
         # On a GPU generated scenes are drawn there, and never cross from the processor's memory.
         where = fabric.device if fabric.device.type == "cuda" else "cpu"
         for index in order:
@@ -310,13 +335,22 @@ def _batches(
         yield from fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
+def _fade_in(position: float, start: int) -> float:
+    """0 before `start`, then rising to 1, which it reaches after as many steps again."""
+    return min(1.0, max(0.0, (position - start) / start)) if start else 1.0
+
+
 def _switch(model: SlotAutoencoder, position: float, options: TrainConfig) -> None:
-    """What the schedule holds back until its time: gradients through several iterations, and shading."""
+    """What the schedule holds back until its time: gradients through several iterations, shading, small noise, and
+    what slots cost."""
     one_step = position < options.one_step_until
     model.slot_attention.gradient = "implicit" if one_step else model.config.gradient
     model.slot_attention.gradient_steps = 1 if one_step else model.config.gradient_steps
     if model.config.colour == "shaded":
-        model.decoder.shading = position >= options.one_colour_until
+        model.decoder.shading = _fade_in(position, options.one_colour_until)
+    end, excess = model.config.noise, max(0.0, options.noise_start - model.config.noise)
+    model.noise = end + excess * 0.5 * (1 + math.cos(math.pi * min(1.0, position / options.steps)))
+    model.parsimony = model.config.parsimony * _fade_in(position, options.parsimony_from)
 
 
 def _backward(
@@ -403,7 +437,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
 
     scenes, held_out = _scenes(config.data, options)
     order = scene_order(len(scenes), options.batch_size, options.seed, step, fabric.global_rank, fabric.world_size)
-    batches = _batches(scenes, order, options.workers, fabric)
+    batches = _batches(scenes, order, config.data.keep, options.workers, fabric, progress)
     if fabric.is_global_zero:
         log = Log(folder, ("loss", "lr", "grad_norm", *Evaluation._fields, *diagnosis.Diagnosis._fields), step)
     warned: dict[str, str] = {}
@@ -469,6 +503,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     if skipped := getattr(scenes, "skipped", 0) + getattr(held_out, "skipped", 0):
         logger.warning("%d scenes of %s could not be read and were skipped", skipped, config.data.name)
     network.__dict__.pop("loss", None)  # the compiled one, if any
+    _switch(network, options.steps, options)
     network.eval()
     if fabric.is_global_zero:
         log.close()

@@ -16,6 +16,7 @@ from slotlib.autoencoder import (
     SlotAutoencoder,
     compose,
     coordinate_grid,
+    explain,
     fourier_features,
 )
 from slotlib.slot_attention import SlotAttentionOutput
@@ -29,7 +30,10 @@ CONFIGS = {
     "separable": replace(TINY, encoder="strided", decoder="separable", slot_init="one_learned", num_heads=2),
     "separable, shaded": replace(TINY, encoder="strided", decoder="separable", colour="shaded"),
     "separable, one colour": replace(TINY, encoder="strided", decoder="separable", colour="slot", gradient="implicit"),
+    "mixture": replace(TINY, encoder="strided", decoder="separable", colour="slot", likelihood="mixture"),
+    "mixture, shaded": replace(TINY, encoder="strided", decoder="separable", colour="shaded", likelihood="mixture"),
 }
+AVERAGES = {name: config for name, config in CONFIGS.items() if config.likelihood == "average"}
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
@@ -61,13 +65,16 @@ def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> N
 @each_config
 def test_the_drawings_add_up_to_the_reconstruction(config):
     out = build(config)(pictures(2), generator=generator())
-    close((out.masks.unsqueeze(2) * out.slot_images).sum(1), out.reconstruction)
-    close(out.masks.sum(1), torch.ones(2, 35, 35))
-    assert (out.masks >= 0).all()
+    close((out.drawn_masks.unsqueeze(2) * out.slot_images).sum(1), out.reconstruction)
+    for masks in (out.masks, out.drawn_masks):
+        close(masks.sum(1), torch.ones(2, 35, 35))
+        assert (masks >= 0).all()
     close(out.attention.sum(1), torch.ones_like(out.attention[:, 0]))
+    if config.likelihood == "average":
+        close(out.masks, out.drawn_masks, atol=0)
 
 
-@each_config
+@pytest.mark.parametrize("config", AVERAGES.values(), ids=AVERAGES.keys())
 def test_the_loss_is_the_error_of_the_reconstruction_in_units_of_plus_minus_one(config):
     model, images = build(config), pictures(2)
     out = model(images, generator=generator())
@@ -161,6 +168,94 @@ def test_restarts_keep_the_start_of_least_error(name):
         close(out.slots[image], slots, atol=1e-4)
         close(out.attention[image].flatten(1), attention, atol=1e-4)
     close((out.masks.unsqueeze(2) * out.slot_images).sum(1), out.reconstruction)
+
+
+# --- a mixture ---
+
+
+def mixture(**fields) -> SlotAutoencoder:
+    return build(replace(CONFIGS["mixture"], **fields))
+
+
+def test_explaining_a_pixel_is_bayes_rule():
+    drawing = Drawing(randn(2, 3, 3, 4, 5), randn(2, 3, 4, 5, seed=1))
+    images, noise = randn(2, 3, 4, 5, seed=2), 0.7
+    normal = torch.distributions.Normal(drawing.colours, noise)
+    joint = drawing.logits.softmax(1) * normal.log_prob(images.unsqueeze(1)).sum(2).exp()
+    evidence = explain(drawing, images, noise)
+    close(evidence.softmax(1), joint / joint.sum(1, keepdim=True))
+    constant = -1.5 * math.log(2 * math.pi * noise**2)
+    close(evidence.logsumexp(1) + constant, joint.sum(1).log(), atol=1e-4)
+
+
+def test_without_noise_the_nearest_colour_owns_a_pixel_and_with_much_the_drawn_mask_decides():
+    model, images = mixture(), pictures(2)
+    for noise in (1e-3, 1e3):
+        model.noise = noise
+        out = model(images, generator=generator())
+        if noise > 1:
+            close(out.masks, out.drawn_masks)
+        else:
+            distance = (out.slot_images - images.unsqueeze(1)).square().sum(2)
+            assert (out.masks.argmax(1) == distance.argmin(1)).float().mean() > 0.99
+
+
+def test_the_loss_of_a_single_slot_is_the_squared_error_whatever_the_noise():
+    images = pictures(2)
+    for noise in (0.05, 0.6):
+        model = mixture(num_slots=1, noise=noise)
+        out = model(images, generator=generator())
+        error = F.mse_loss(2 * out.reconstruction - 1, 2 * images - 1)
+        close(model.loss(images, generator=generator()), error)
+        close(out.masks, torch.ones_like(out.masks))
+
+
+def test_whole_objects_cost_less_than_halves_and_an_empty_slot_nothing():
+    def cost(shares: list[float]) -> float:
+        """Of 100 pixels, of which slot k surely painted the first, second, … share."""
+        owner = torch.repeat_interleave(torch.arange(len(shares)), torch.tensor([round(100 * x) for x in shares]))
+        evidence = torch.full((1, len(shares), 100), -50.0)
+        evidence[0, owner, torch.arange(100)] = 0
+        return model._cost(evidence).item()
+
+    model = mixture(parsimony=0.3)
+    assert cost([0.8, 0.2]) == pytest.approx(0.3 * (0.8**0.5 + 0.2**0.5), abs=1e-3)
+    assert cost([0.8, 0.2, 0.0]) == pytest.approx(cost([0.8, 0.2]), abs=1e-3)
+    assert cost([0.8, 0.1, 0.1]) > cost([0.8, 0.2]) + 0.01
+
+
+def test_parsimony_empties_slots():
+    images = pictures(2)
+    for parsimony in (0.0, 1e3):
+        model = mixture(parsimony=parsimony, num_slots=4, noise=1.0)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        for _ in range(30):
+            optimizer.zero_grad()
+            model.loss(images, generator=generator()).backward()
+            optimizer.step()
+        largest = model(images, generator=generator()).masks.mean((2, 3)).amax(1)
+        assert (largest > 0.9).all() if parsimony else (largest < 0.9).all(), largest
+
+
+def test_restarts_keep_the_likeliest_explanation():
+    model, images, restarts = mixture(parsimony=0.1), pictures(3), 4
+    out = model(images, restarts=restarts, generator=generator())
+    starts = model.slot_attention.initial_slots(3 * restarts, generator=generator()).unflatten(0, (3, restarts))
+    features = model.encode(images).flatten(1, 2)
+    drawings = [model.decoder(model.slot_attention(features, slots=starts[:, r]).slots) for r in range(restarts)]
+    evidence = torch.stack([explain(drawing, 2 * images - 1, model.noise) for drawing in drawings])
+    best = torch.stack([model._cost(each) for each in evidence]).argmin(0)
+    close(out.masks, evidence[best, torch.arange(3)].softmax(1), atol=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", ["average", "mixture"])
+def test_the_loss_on_every_other_row_and_column_is_unbiased(likelihood):
+    images = pictures(2, side=36)
+    fields = dict(resolution=36, slot_init="learned", likelihood=likelihood)  # a learned start needs no noise
+    whole, part = mixture(**fields), mixture(**fields, train_stride=2)
+    losses = torch.stack([part.loss(images, generator=generator(seed)) for seed in range(40)])
+    assert len(losses.unique()) == 4  # where the rows and where the columns begin
+    close(losses.unique().mean(), whole.loss(images))
 
 
 def test_a_learned_start_gains_nothing_from_restarts():
@@ -385,6 +480,11 @@ def test_numbers_below_one_are_one_clear_error(options, named):
         ({"train_pixels": 35 * 35 + 1, "decoder": "coordinate"}, ["train_pixels", "1225", "got 1226"]),
         ({"train_pixels": -1, "decoder": "coordinate"}, ["train_pixels", "got -1"]),
         ({"resolution": 130}, ["resolution", "multiple of 16", "got 130"]),
+        ({"likelihood": "product"}, ["likelihood", "mixture", "'product'"]),
+        ({"noise": 0.0}, ["noise", "got 0.0"]),
+        ({"noise": math.nan}, ["noise", "got nan"]),
+        ({"train_stride": 0}, ["train_stride", "got 0"]),
+        ({"train_stride": 2}, ["train_stride", "separable", "'broadcast'"]),
     ],
 )
 def test_a_configuration_that_cannot_be_built_is_one_clear_error(fields, named):

@@ -16,6 +16,14 @@ def test_packaged_configurations_fit_the_dataclasses(name):
     assert isinstance(cli.read_config(name), Config)
 
 
+@pytest.mark.parametrize("dataset", ["tetrominoes", "shapes", "multi_dsprites", "clevr6"])
+def test_every_dataset_has_two_recipes_and_its_name_alone_means_the_fast_one(dataset):
+    fast, paper = cli.read_config(f"{dataset}_fast"), cli.read_config(f"{dataset}_paper")
+    assert cli.read_config(dataset) == fast
+    assert (paper.model.encoder, paper.model.decoder, paper.train.steps) == ("paper", "broadcast", 500_000)
+    assert paper.data.name == fast.data.name and paper.model.num_slots == fast.model.num_slots
+
+
 def test_the_paper_configuration_is_the_dataclass_default():
     assert cli.read_config("tetrominoes_paper") == Config()
 
@@ -29,6 +37,16 @@ def test_a_flag_overrides_the_file(tmp_path, monkeypatch):
     expected = cli.read_config("tetrominoes")
     expected.model.num_slots, expected.train.lr = 5, 1e-3
     assert seen["config"] == expected
+
+
+def test_evaluate_scores_scenes_from_files(capsys, tmp_path):
+    folder = tmp_path / "scenes"
+    cli.main(["data", "export", "tetrominoes", f"--out={folder}", "--format=folder", "--count=16"])
+    capsys.readouterr()
+    cli.main(["evaluate", "tetrominoes", f"--data={folder}", '--options={"resolution": [35, 35]}'])
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["fg_ari"] > 0.8 and scores["images"] == 16 and scores["scenes"] == str(folder)
+    assert "scenes_seed" not in scores
 
 
 def test_evaluate_prints_measured_scores(capsys):
@@ -77,7 +95,8 @@ def test_zoo_lists_models_and_prints_cards(capsys):
     listed = capsys.readouterr().out
     assert all(name in listed for name in zoo.names())
     cli.main(["zoo", "tetrominoes"])
-    assert json.loads(capsys.readouterr().out)["configuration"] == dataclasses.asdict(zoo.load("tetrominoes").config)
+    on_card = json.loads(capsys.readouterr().out)["configuration"]
+    assert on_card.items() <= dataclasses.asdict(zoo.load("tetrominoes").config).items()  # cards may be older
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,32 @@ def test_a_budget_in_minutes_ends_in_time_and_goes_through_the_schedule(tmp_path
     assert len(read_log(tmp_path)["step"]) == steps
 
 
+def test_noise_falls_and_the_price_of_slots_rises_along_the_schedule():
+    model = SlotAutoencoder(dataclasses.replace(SMALL, likelihood="mixture", noise=0.1, parsimony=0.3))
+    options = TrainConfig(steps=100, noise_start=0.5, parsimony_from=10)
+    seen = []
+    for position in (0, 10, 15, 20, 50, 100, 101.5):
+        training._switch(model, position, options)
+        seen.append((model.noise, model.parsimony))
+    noise, parsimony = zip(*seen, strict=True)
+    assert noise[0] == pytest.approx(0.5) and noise[4] == pytest.approx(0.3) and noise[5] == noise[6] == 0.1
+    assert list(noise) == sorted(noise, reverse=True)
+    assert parsimony == pytest.approx((0, 0, 0.15, 0.3, 0.3, 0.3, 0.3))
+    training._switch(model, 0, dataclasses.replace(options, noise_start=0.0, parsimony_from=0))
+    assert model.noise == 0.1  # no other start asked for
+
+
+def test_a_mixture_learns_and_ends_with_the_noise_of_its_configuration(tmp_path):
+    config = dataclasses.replace(SMALL, likelihood="mixture", parsimony=0.05, noise=0.2, train_stride=2)
+    options = dataclasses.replace(SHORT, noise_start=0.5, parsimony_from=4)
+    model = training.train(Config(model=config, train=options), tmp_path, progress=False)
+    losses = read_log(tmp_path)["loss"]
+    assert losses[-1] < losses[0]
+    assert (model.noise, model.parsimony) == (0.2, 0.05)
+    again = zoo.load(tmp_path / "model")
+    assert (again.noise, again.parsimony) == (0.2, 0.05)
+
+
 def test_evaluation_counts_against_the_minutes_and_a_resumed_run_has_what_is_left(tmp_path, monkeypatch):
     budget = dict(minutes=0.03, eval_every=4, save_every=2)
     evaluate = training.evaluate
@@ -206,7 +232,7 @@ def test_a_run_is_the_loop_written_by_hand(tmp_path, slot_init):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, SHORT)
         model.slot_attention.gradient = "implicit" if step < SHORT.one_step_until else "unrolled"
-        model.decoder.shading = step >= 8
+        model.decoder.shading = min(1.0, max(0.0, (step - 8) / 8))
         # Written out, so that it stays what the shipped checkpoints were trained with.
         key = data.random.uniform(SHORT.seed, torch.tensor([step]), 1)
         noise = torch.Generator().manual_seed(int(key * 2**53))
@@ -381,6 +407,21 @@ def test_a_compiled_loss_takes_the_same_steps(uninterrupted, tmp_path, monkeypat
 
 def test_workers_bring_the_scenes_that_are_otherwise_drawn(uninterrupted, tmp_path):
     assert same(train(tmp_path, workers=1), weights(uninterrupted))
+
+
+def test_kept_scenes_are_drawn_once_and_are_the_same_but_for_rounding(tmp_path, monkeypatch):
+    drawn = []
+    original = data.Scenes.__getitems__
+    monkeypatch.setattr(data.Scenes, "__getitems__", lambda self, index: drawn.extend(index) or original(self, index))
+    few = training.DataConfig(size=20, keep=True)
+    kept = training.train(Config(model=SMALL, data=few, train=SHORT), tmp_path / "kept", progress=False)
+    assert sorted(drawn[:20]) == list(range(20))
+    again = dataclasses.replace(few, keep=False)
+    other = training.train(Config(model=SMALL, data=again, train=SHORT), tmp_path / "drawn", progress=False)
+    for name, tensor in kept.state_dict().items():
+        torch.testing.assert_close(tensor, other.state_dict()[name], rtol=0, atol=0.02)
+    losses = [read_log(tmp_path / name)["loss"][-1] for name in ("kept", "drawn")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
 
 
 def test_a_tiling_model_is_warned_of_once(tmp_path, monkeypatch, caplog):
