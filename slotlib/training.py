@@ -90,14 +90,15 @@ class TrainConfig:
     """Before this step gradients flow through the last iteration only. That finds objects sooner and stands a higher
     learning rate; the model's own gradient then teaches the iterations to leave bad starts."""
     one_colour_until: int = 0
-    """Before this step slots paint in one colour each; in as many steps again shading fades in (colour="shaded" only).
-    A slot that may paint anything from the start often learns a *place* instead of an object: the model tiles the image
-    (chapter 03). And shading that came at once would, at Adam's first steps, wash out what was learned."""
+    """Before this step slots paint in one colour each (colour="shaded" only). A slot that may paint anything from the
+    start often learns a *place* instead of an object: the model tiles the image (chapter 03)."""
+    shading_steps: int = 0
+    """Steps in which shading then fades in. At once it can wash out what was learned: Adam's first steps are large."""
     noise_start: float = 0.0
     """Where `model.noise` starts, to approach its own value along a cosine; 0: it has that value all along. A tolerant
     start lets slots take hold of objects that they cannot draw yet (likelihood="mixture" only)."""
     parsimony_from: int = 0
-    """Before this step slots are free; in as many steps again their cost rises to `model.parsimony`."""
+    """Before this step slots are free; in as many steps again what they cost rises to `model.parsimony`."""
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     eval_every: int = 5_000
@@ -335,9 +336,9 @@ def _batches(
         yield from fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
-def _fade_in(position: float, start: int) -> float:
-    """0 before `start`, then rising to 1, which it reaches after as many steps again."""
-    return min(1.0, max(0.0, (position - start) / start)) if start else 1.0
+def _fade_in(position: float, start: int, steps: int) -> float:
+    """0 before `start`, then rising to 1 within `steps`."""
+    return min(1.0, max(0.0, (position - start) / steps)) if steps else float(position >= start)
 
 
 def _switch(model: SlotAutoencoder, position: float, options: TrainConfig) -> None:
@@ -347,10 +348,10 @@ def _switch(model: SlotAutoencoder, position: float, options: TrainConfig) -> No
     model.slot_attention.gradient = "implicit" if one_step else model.config.gradient
     model.slot_attention.gradient_steps = 1 if one_step else model.config.gradient_steps
     if model.config.colour == "shaded":
-        model.decoder.shading = _fade_in(position, options.one_colour_until)
+        model.decoder.shading = _fade_in(position, options.one_colour_until, options.shading_steps)
     end, excess = model.config.noise, max(0.0, options.noise_start - model.config.noise)
     model.noise = end + excess * 0.5 * (1 + math.cos(math.pi * min(1.0, position / options.steps)))
-    model.parsimony = model.config.parsimony * _fade_in(position, options.parsimony_from)
+    model.parsimony = model.config.parsimony * _fade_in(position, options.parsimony_from, options.parsimony_from)
 
 
 def _backward(

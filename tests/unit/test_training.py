@@ -221,7 +221,7 @@ def test_the_shares_of_a_batch_have_the_loss_and_gradient_of_the_whole(changes, 
 @pytest.mark.parametrize("slot_init", ["gaussian", "one_learned"])
 def test_a_run_is_the_loop_written_by_hand(tmp_path, slot_init):
     config = dataclasses.replace(SMALL, slot_init=slot_init, colour="shaded")
-    trained = train(tmp_path, config, one_colour_until=8)
+    trained = train(tmp_path, config, one_colour_until=8, shading_steps=4)
 
     torch.manual_seed(SHORT.seed)
     model = SlotAutoencoder(config)
@@ -232,7 +232,7 @@ def test_a_run_is_the_loop_written_by_hand(tmp_path, slot_init):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, SHORT)
         model.slot_attention.gradient = "implicit" if step < SHORT.one_step_until else "unrolled"
-        model.decoder.shading = min(1.0, max(0.0, (step - 8) / 8))
+        model.decoder.shading = min(1.0, max(0.0, (step - 8) / 4))
         # Written out, so that it stays what the shipped checkpoints were trained with.
         key = data.random.uniform(SHORT.seed, torch.tensor([step]), 1)
         noise = torch.Generator().manual_seed(int(key * 2**53))

@@ -2,13 +2,15 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 import slotlib
-from slotlib import zoo
+from slotlib import data, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.data import clevr
 
 SMALL = AutoencoderConfig(
     encoder="strided", encoder_channels=8, slot_dim=16, mlp_hidden_dim=16, decoder="separable", decoder_channels=16
@@ -126,3 +128,21 @@ def test_every_shipped_checkpoint_loads_and_says_where_it_comes_from(name):
     assert model.card["bytes"] <= 5e6
     assert {"dataset", "training", "metrics", "wall_seconds", "versions", "sha256"} <= model.card.keys()
     assert all({"images", "scenes_seed", "noise_seed"} <= entry.keys() for entry in model.card["metrics"])
+
+
+@pytest.mark.parametrize("name", ["tetrominoes", "shapes", "multi_dsprites", "clevr6"])
+def test_a_shipped_model_does_on_other_scenes_what_its_card_says(name):
+    model = zoo.load(name)
+    scenes = data.make(model.card["dataset"]["name"], 96, seed=777, **model.card["dataset"]["options"])
+    scores = training.evaluate(model, scenes, 96).means()
+    promised = model.card["metrics"][0]
+    assert scores["fg_ari"] == pytest.approx(promised["fg_ari"], abs=0.04)
+    assert scores["mse"] == pytest.approx(promised["mse"], rel=0.3)
+
+
+def test_objects_of_clevr_itself_are_found_by_the_model_that_saw_only_our_likeness():
+    folder = Path(__file__).parents[3] / "shared" / "data" / "clevr_sample"
+    if not folder.exists():
+        pytest.skip(f"needs pictures of CLEVR at {folder}, which are not part of the project")
+    scenes = data.read(folder, max_objects=6, crop=clevr.CROP, resolution=(64, 64))
+    assert training.evaluate(zoo.load("clevr6"), scenes).fg_ari.mean() > 0.93
