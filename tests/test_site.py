@@ -267,6 +267,18 @@ def test_a_chapter_also_works_as_a_file(browser, chapter):
         assert log.errors == []
 
 
+# --- the model zoo ----------------------------------------------------------------------------
+
+
+def test_every_shipped_model_is_in_the_zoo_with_its_pictures():
+    zoo = parsed(HTML / "book" / "model_zoo.html")
+    pictures = {Path(image["src"]).name for image in zoo.select("figure img")}
+    for card in sorted((ROOT / "data" / "checkpoints").glob("*.json")):
+        section = zoo.find(id=f"zoo-{card.stem.replace('_', '-')}")
+        mend = f"{card.stem} is missing: run `python book/tools/zoo.py`, then `make book`"
+        assert section and f"{card.stem}_scenes.png" in pictures, mend
+
+
 # --- the whole book ---------------------------------------------------------------------------
 
 

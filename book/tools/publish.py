@@ -1,13 +1,18 @@
 """Measure finished training runs on fresh scenes and ship the first one as a checkpoint.
 
-    python book/tools/publish.py NAME RUN [RUN ...]
+    python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."]
 
-The runs differ in their seed only. All of them are measured and reported on the card, from one start and from the best
-of four; which one ships is decided by the order on the command line, not by the scores.
+The runs differ in their seed only. All of them are measured and reported on the card: from one start, from the best of
+four, and for a mixture also by its masks as they were drawn. Which one ships is decided by the order on the command
+line, not by the scores. Then `python book/tools/zoo.py` brings the page "Model zoo" up to date.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from slotlib import data, training, zoo
 
@@ -16,31 +21,36 @@ IMAGES = 640
 SCENES_SEED = 0  # training and its running evaluation use other seeds
 
 
-def main() -> None:
+def measure(model: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A card's "metrics", and the scores of its entry in "seeds"."""
+    scenes = data.make(model.card["dataset"]["name"], IMAGES, SCENES_SEED, **model.card["dataset"]["options"])
+    metrics = [training.measured(model, scenes, IMAGES)]
+    scores = {"fg_ari": metrics[0]["fg_ari"]}
+    if model.config.likelihood == "mixture":
+        scores["fg_ari_drawn"] = metrics[0]["fg_ari_drawn"]
+    if model.config.slot_init != "learned":  # learned starts are the same every time
+        metrics.append(training.measured(model, scenes, IMAGES, restarts=4))
+        scores["fg_ari_restarts_4"] = metrics[-1]["fg_ari"]
+    return metrics, scores
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
-    arguments = parser.parse_args()
+    parser.add_argument("--machine", help='where each run was trained, such as "one core of an AMD EPYC"')
+    asked = parser.parse_args(arguments)
 
-    seeds, shipped, metrics = [], None, []
-    for run in arguments.runs:
+    seeds, shipped = [], None
+    for run in asked.runs:
         model = zoo.load(run / "model")
-        scenes = data.make(model.card["dataset"]["name"], IMAGES, SCENES_SEED, **model.card["dataset"]["options"])
-        measured = [training.measured(model, scenes, IMAGES)]
-        if model.config.slot_init != "learned":  # learned starts are the same every time
-            measured.append(training.measured(model, scenes, IMAGES, restarts=4))
-        seeds.append(
-            {
-                "seed": model.card["training"]["seed"],
-                "wall_seconds": model.card["wall_seconds"],
-                "fg_ari": measured[0]["fg_ari"],
-                "fg_ari_restarts_4": measured[-1]["fg_ari"],
-            }
-        )
+        metrics, scores = measure(model)
+        seeds.append({"seed": model.card["training"]["seed"], "wall_seconds": model.card["wall_seconds"], **scores})
         print(seeds[-1])
-        if shipped is None:
-            shipped, metrics = model, measured
-    zoo.save(shipped, CHECKPOINTS / arguments.name, {**shipped.card, "metrics": metrics, "seeds": seeds})
+        shipped = shipped or (model, metrics)
+    model, metrics = shipped
+    card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
+    zoo.save(model, CHECKPOINTS / asked.name, card)
 
 
 if __name__ == "__main__":

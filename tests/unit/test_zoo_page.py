@@ -1,0 +1,195 @@
+"""The page "Model zoo" shows every shipped model as it is: its own weights, its own seeds, and scenes nobody chose."""
+
+import importlib.util
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import slotlib
+from slotlib import training, zoo
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+
+MEND = "run `python book/tools/zoo.py`, and `make book` to look at it"
+SHIPPED = [name for name in zoo.names() if isinstance(slotlib.load(name), SlotAutoencoder)]
+
+
+def loaded(root, path):
+    """A tool of the book as a module."""
+    spec = importlib.util.spec_from_file_location(f"book_{path.split('/')[-1]}", root / f"book/{path}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tool(root, tmp_path, monkeypatch):
+    """The tool that measures, with few scenes and a folder of its own."""
+    module = loaded(root, "tools/zoo")
+    monkeypatch.setattr(module, "IMAGES", 6)
+    monkeypatch.setattr(module, "WORST_OF", 6)
+    monkeypatch.setattr(module, "ITERATIONS", range(1, 4))
+    monkeypatch.setattr(module, "DPI", 20)
+    monkeypatch.setattr(module, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(module, "FOLDER", tmp_path / "zoo")
+    return module
+
+
+@pytest.fixture
+def publish(root, tmp_path, monkeypatch):
+    """Publishes a small untrained mixture as if it had been trained with each seed."""
+    module = loaded(root, "tools/publish")
+    monkeypatch.setattr(module, "IMAGES", 6)
+    monkeypatch.setattr(module, "CHECKPOINTS", tmp_path / "checkpoints")
+
+    def as_trained(name, seeds, **changes):
+        small = dict(encoder_channels=8, slot_dim=16, mlp_hidden_dim=16, decoder_channels=16, num_iterations=2)
+        config = AutoencoderConfig(**{**small, "encoder": "strided", "decoder": "separable", **changes})
+        for seed in seeds:
+            torch.manual_seed(seed)
+            card = {
+                "dataset": {"name": "tetrominoes", "options": {}},
+                "training": {"seed": seed, "steps": 10, "batch_size": 2},
+                "wall_seconds": 60.0 * seed,
+                "device": "cpu",
+                "versions": training.versions(),
+            }
+            zoo.save(SlotAutoencoder(config), tmp_path / f"run{seed}" / "model", card)
+        module.main([name, *(str(tmp_path / f"run{seed}") for seed in seeds), "--machine", "one core"])
+        return json.loads((tmp_path / "checkpoints" / f"{name}.json").read_text())
+
+    return as_trained
+
+
+@pytest.fixture
+def page(root, monkeypatch):
+    """The substitutions of the page, from the checkpoints and pictures in a folder."""
+    monkeypatch.syspath_prepend(str(root / "book" / "ext"))
+    import slotbook
+
+    def substitutions(folder):
+        monkeypatch.setattr(slotbook, "ROOT", folder)
+        config = SimpleNamespace(myst_substitutions={})
+        slotbook.offer_model_zoo(None, config)
+        return config.myst_substitutions
+
+    return substitutions
+
+
+# --- what is shipped --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_model_was_measured_as_it_is_now(root, name):
+    folder = root / "book/assets/zoo"
+    card = slotlib.load(name).card
+    entry = json.loads((folder / "measured.json").read_text("utf-8")).get(name)
+    assert entry, f"the page has no entry for {name}: {MEND}"
+    assert entry["sha256"] == card["sha256"], f"the page shows other weights of {name}: {MEND}"
+    assert entry["seeds"] == card["seeds"], f"the page shows other seeds of {name}: {MEND}"
+    for kind in ["scenes", *(["scores"] if "iterations" in entry else [])]:
+        size = (folder / f"{name}_{kind}.png").stat().st_size
+        assert size < 200_000, f"{name}_{kind}.png has {size} bytes"
+
+
+def test_nothing_is_shown_that_is_not_shipped(root):
+    folder = root / "book/assets/zoo"
+    assert sorted(json.loads((folder / "measured.json").read_text("utf-8"))) == sorted(SHIPPED), MEND
+    assert {path.stem.rsplit("_", 1)[0] for path in folder.glob("*.png")} == set(SHIPPED), MEND
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_scenes_are_the_first_ones_and_the_worst(root, name):
+    """Their scores are measured again, and so is that no other of the first 64 is worse."""
+    tool = loaded(root, "tools/zoo")
+    measured = json.loads((tool.FOLDER / "measured.json").read_text("utf-8"))
+    assert name in measured, MEND
+    model, rows = slotlib.load(name), measured[name]["scenes"]
+    scores = tool.look(model, tool.fresh_scenes(model.card, 64))[2]
+    first = [row for row in rows if "worst_of" not in row]
+    assert [row["scene"] for row in first] == list(range(len(first)))
+    for row in rows:
+        assert row["fg_ari"] == pytest.approx(scores[row["scene"]], abs=0.05)
+    for row in rows[len(first) :]:
+        assert row["worst_of"] == 64
+        assert row["fg_ari"] <= min(scores) + 0.05
+
+
+# --- publishing, measuring, showing -----------------------------------------------------------
+
+
+def test_a_published_mixture_is_also_scored_by_its_drawn_masks(publish):
+    card = publish("shapes", [0, 1], likelihood="mixture", noise=0.3)
+    one, best = card["metrics"]
+    assert one["images"] == best["images"] == 6
+    assert best["restarts"] == 4
+    assert [run["seed"] for run in card["seeds"]] == [0, 1]
+    assert [run["wall_seconds"] for run in card["seeds"]] == [0, 60]
+    scores = {"fg_ari": one["fg_ari"], "fg_ari_restarts_4": best["fg_ari"], "fg_ari_drawn": one["fg_ari_drawn"]}
+    assert scores.items() <= card["seeds"][0].items()
+    assert card["machine"] == "one core"
+
+
+def test_only_what_changed_is_measured_again(publish, tool, monkeypatch, tmp_path):
+    looked = []
+    look = tool.look
+    monkeypatch.setattr(tool, "look", lambda model, scenes: looked.append(model.card["sha256"]) or look(model, scenes))
+    first = publish("tetrominoes", [0])
+    tool.main([])
+    tool.main([])
+    assert looked == [first["sha256"]]
+    # Another seed beside the same weights: the dots change, nothing is measured.
+    publish("tetrominoes", [0, 1])
+    tool.main([])
+    assert len(looked) == 1
+    stored = json.loads((tmp_path / "zoo/measured.json").read_text())
+    assert [run["seed"] for run in stored["tetrominoes"]["seeds"]] == [0, 1]
+    second = publish("tetrominoes", [1])
+    tool.main([])
+    assert looked == [first["sha256"], second["sha256"]]
+    # What no longer ships leaves the page.
+    for file in (tmp_path / "checkpoints").iterdir():
+        file.unlink()
+    tool.main([])
+    assert [file.name for file in (tmp_path / "zoo").iterdir()] == ["measured.json"]
+
+
+def test_curves_are_what_evaluation_says(publish, tool, tmp_path):
+    publish("tetrominoes", [0])
+    tool.main([])
+    measured = json.loads((tmp_path / "zoo/measured.json").read_text())["tetrominoes"]["iterations"]
+    assert list(measured) == ["3", "4", "5"]
+    model = zoo.load(tmp_path / "checkpoints/tetrominoes")
+    for slots, iterations in [(4, 2), (5, 3)]:
+        scenes = slotlib.data.make("tetrominoes", 6, 0)
+        scores = training.evaluate(model, scenes, num_slots=slots, num_iterations=iterations).fg_ari
+        assert measured[str(slots)][iterations - 1] == pytest.approx(scores.mean().item(), abs=1e-4)
+
+
+def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monkeypatch):
+    mixture = publish("mine", [0, 1, 2], likelihood="mixture", noise=0.3)
+    fixed = publish("fixed", [3], slot_init="learned")
+    assert len(fixed["metrics"]) == 1
+    publish("tetrominoes_collapse", [4])
+    (tmp_path / "data").mkdir()
+    (tmp_path / "checkpoints").rename(tmp_path / "data/checkpoints")
+    monkeypatch.setattr(tool, "CHECKPOINTS", tmp_path / "data/checkpoints")
+    monkeypatch.setattr(tool, "FOLDER", tmp_path / "book/assets/zoo")
+    tool.main([])
+    shown = page(tmp_path)
+    sections = shown["zoo_sections"]
+    assert [line for line in sections.splitlines() if line.startswith("### ")] == ["### fixed", "### mine"]
+    for text in ("10 steps", "one core", "| of drawn masks |", "4 × slots and decoder", "3 seeds"):
+        assert text in sections
+    for run in mixture["seeds"]:
+        scores = " | ".join(f"{run[way]:.3f}" for way in ("fg_ari", "fg_ari_restarts_4", "fg_ari_drawn"))
+        assert f"| {run['seed']} | {run['wall_seconds'] / 60:.0f} | {scores} |" in sections
+    assert "starts are fixed" in shown["zoo_table"]
+    assert shown["zoo_images"] == "6"
+    assert "tetrominoes_collapse_scenes.png" in shown["zoo_failures"]
+    assert "scores.png" not in shown["zoo_failures"]
+    pieces = sections + shown["zoo_failures"]
+    for picture in (tmp_path / "book/assets/zoo").glob("*.png"):
+        assert f"assets/zoo/{picture.name}\n" in pieces
+    assert pieces.count(":alt: ") == pieces.count("```{figure}") == 5
