@@ -256,7 +256,8 @@ def _save_state(
     """Everything a run needs to go on from here. Older checkpoints, and what a crash left half-written, are removed."""
     card = {"step": step, "seconds": seconds, "configuration": asdict(config)}
     newest = zoo.save_tensors(folder / f"step_{step:08d}", _training_state(model, optimizer), card)
-    for old in sorted([*folder.glob("step_*"), *folder.glob(".step_*")]):
+    half_written = [path for name in ("step_*", "log.csv", "model.*") for path in folder.glob(f".{name}.*")]
+    for old in sorted([*folder.glob("step_*"), *half_written]):
         if old.stem != newest.stem:
             old.unlink()  # .json before .safetensors: without its card a checkpoint no longer counts
 

@@ -143,12 +143,25 @@ def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
         *scores,
         "",
         *_zoo_seeds(card),
+        *_zoo_elsewhere(card),
         *(_zoo_figures(name, card, numbers) if numbers else [f"*No pictures yet: `python book/tools/zoo.py {name}`.*"]),
         "",
     ]
 
 
 WAYS = {"fg_ari": "one start", "fg_ari_restarts_4": "best of 4", "fg_ari_drawn": "drawn masks"}
+
+
+def _zoo_elsewhere(card: dict) -> list[str]:
+    """How it does on scenes that others made."""
+    if "elsewhere" not in card:
+        return []
+    one, four = card["elsewhere"]
+    return [
+        f"On {one['images']} scenes from files ({one['scenes']}), none of which it was trained on: "
+        f"FG-ARI {one['fg_ari']:.3f} from one start, {four['fg_ari']:.3f} from the best of 4.",
+        "",
+    ]
 
 
 def _zoo_seeds(card: dict) -> list[str]:

@@ -1,6 +1,6 @@
 """Measure finished training runs on fresh scenes and ship the first one as a checkpoint.
 
-    python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."]
+    python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."] [--files CLEVR_v1.0]
 
 The runs differ in their seed only. All of them are measured and reported on the card: from one start, from the best of
 four, and for a mixture also by its masks as they were drawn. Which one ships is decided by the order on the command
@@ -8,6 +8,7 @@ line, not by the scores. Then `python book/tools/zoo.py` brings the page "Model 
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name")
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--machine", help='where each run was trained, such as "one core of an AMD EPYC"')
+    parser.add_argument("--files", type=Path, help="scenes by others, on which the shipped model is scored too")
+    parser.add_argument("--called", help="what the page calls them, such as \"CLEVR's own validation pictures\"")
+    parser.add_argument("--options", type=json.loads, default={}, help='of their reader, such as {"max_objects": 6}')
     asked = parser.parse_args(arguments)
 
     seeds, shipped = [], None
@@ -50,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shipped = shipped or (model, metrics)
     model, metrics = shipped
     card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
+    if asked.files:
+        scenes = data.read(asked.files, **asked.options)
+        tries = [training.measured(model, scenes, len(scenes), **how) for how in ({}, {"restarts": 4})]
+        card["elsewhere"] = [{**entry, "scenes": asked.called or asked.files.name, "options": asked.options} for entry in tries]
     zoo.save(model, CHECKPOINTS / asked.name, card)
 
 
