@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.files:
         scenes = data.read(asked.files, **asked.options)
         tries = [training.measured(model, scenes, len(scenes), **how) for how in ({}, {"restarts": 4})]
-        card["elsewhere"] = [{**entry, "scenes": asked.called or asked.files.name, "options": asked.options} for entry in tries]
+        source = {"scenes": asked.called or asked.files.name, "options": asked.options}
+        card["elsewhere"] = [{**entry, **source} for entry in tries]
     zoo.save(model, CHECKPOINTS / asked.name, card)
 
 
