@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--machine", help='where each run was trained, such as "one core of an AMD EPYC"')
     parser.add_argument("--files", type=Path, help="scenes by others, on which the shipped model is scored too")
-    parser.add_argument("--called", help="what the page calls them, such as \"CLEVR's own validation pictures\"")
+    parser.add_argument("--called", help='what the page calls them, such as "CLEVR\'s own validation pictures"')
     parser.add_argument("--options", type=json.loads, default={}, help='of their reader, such as {"max_objects": 6}')
     asked = parser.parse_args(arguments)
 
