@@ -10,6 +10,7 @@ import torch
 import slotlib
 from slotlib import training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.data.export import export
 
 MEND = "run `python book/tools/zoo.py`, and `make book` to look at it"
 SHIPPED = [name for name in zoo.names() if isinstance(slotlib.load(name), SlotAutoencoder)]
@@ -43,7 +44,7 @@ def publish(root, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "IMAGES", 6)
     monkeypatch.setattr(module, "CHECKPOINTS", tmp_path / "checkpoints")
 
-    def as_trained(name, seeds, **changes):
+    def as_trained(name, seeds, flags=(), **changes):
         small = dict(encoder_channels=8, slot_dim=16, mlp_hidden_dim=16, decoder_channels=16, num_iterations=2)
         config = AutoencoderConfig(**{**small, "encoder": "strided", "decoder": "separable", **changes})
         for seed in seeds:
@@ -56,7 +57,7 @@ def publish(root, tmp_path, monkeypatch):
                 "versions": training.versions(),
             }
             zoo.save(SlotAutoencoder(config), tmp_path / f"run{seed}" / "model", card)
-        module.main([name, *(str(tmp_path / f"run{seed}") for seed in seeds), "--machine", "one core"])
+        module.main([name, *(str(tmp_path / f"run{seed}") for seed in seeds), "--machine", "one core", *flags])
         return json.loads((tmp_path / "checkpoints" / f"{name}.json").read_text())
 
     return as_trained
@@ -168,7 +169,11 @@ def test_curves_are_what_evaluation_says(publish, tool, tmp_path):
 
 
 def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monkeypatch):
-    mixture = publish("mine", [0, 1, 2], likelihood="mixture", noise=0.3)
+    theirs = tmp_path / "theirs"
+    export(slotlib.data.make("tetrominoes", 5, seed=3), theirs, "folder", progress=False)
+    mixture = publish("mine", [0, 1, 2], ["--files", str(theirs)], likelihood="mixture", noise=0.3)
+    scores = training.evaluate(zoo.load(tmp_path / "checkpoints/mine"), slotlib.data.read(theirs)).means()
+    assert mixture["elsewhere"][0]["fg_ari"] == pytest.approx(scores["fg_ari"], abs=1e-5)
     fixed = publish("fixed", [3], slot_init="learned")
     assert len(fixed["metrics"]) == 1
     publish("tetrominoes_collapse", [4])
@@ -180,7 +185,14 @@ def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monk
     shown = page(tmp_path)
     sections = shown["zoo_sections"]
     assert [line for line in sections.splitlines() if line.startswith("### ")] == ["### fixed", "### mine"]
-    for text in ("10 steps", "one core", "| of drawn masks |", "4 × slots and decoder", "3 seeds"):
+    for text in (
+        "10 steps",
+        "one core",
+        "| of drawn masks |",
+        "4 × slots and decoder",
+        "3 seeds",
+        "On 5 scenes from files (theirs)",
+    ):
         assert text in sections
     for run in mixture["seeds"]:
         scores = " | ".join(f"{run[way]:.3f}" for way in ("fg_ari", "fg_ari_restarts_4", "fg_ari_drawn"))
