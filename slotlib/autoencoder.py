@@ -309,8 +309,9 @@ def explain(
     (Greff et al., 2017). The softmax over slots is Bayes' rule; the logsumexp is the likelihood. `images`
     are in [-1, 1], like the colours.
     """
-    distance = (images.unsqueeze(1) - drawing.colours.float()).square().sum(dim=2)
-    return drawing.logits.float().log_softmax(dim=1) - distance / (2 * noise**2)
+    precision = torch.promote_types(drawing.logits.dtype, torch.float32)  # bf16 is too coarse for small noise
+    distance = (images.unsqueeze(1) - drawing.colours.to(precision)).square().sum(dim=2)
+    return drawing.logits.to(precision).log_softmax(dim=1) - distance / (2 * noise**2)
 
 
 class SlotAutoencoder(nn.Module):
@@ -345,6 +346,8 @@ class SlotAutoencoder(nn.Module):
             raise ValueError(f"train_stride needs the separable decoder, got decoder={config.decoder!r}")
         if not config.noise > 0:
             raise ValueError(f"noise must be above 0, got {config.noise}")
+        if not config.parsimony >= 0:
+            raise ValueError(f"parsimony must be at least 0, got {config.parsimony}")
         self.config = config
         self.noise, self.parsimony = config.noise, config.parsimony  # training approaches them
         self.encoder = Encoder(config.encoder, config.encoder_channels, config.slot_dim)
@@ -457,8 +460,8 @@ class SlotAutoencoder(nn.Module):
         Args:
             images: `[batch, 3, resolution, resolution]` in [0, 1].
             num_slots, num_iterations: override the configuration for this call.
-            restarts: random initialisations tried per image; the one of least loss is kept. No labels are
-                used. Costs that many times slot attention and decoder; the encoder runs once.
+            restarts: random initialisations tried per image; the one of least loss is kept. No labels are used. Costs
+                that many times slot attention and decoder; the encoder runs once.
             generator: the source of the slots' initial noise.
 
         Raises:

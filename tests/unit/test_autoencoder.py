@@ -483,6 +483,7 @@ def test_numbers_below_one_are_one_clear_error(options, named):
         ({"likelihood": "product"}, ["likelihood", "mixture", "'product'"]),
         ({"noise": 0.0}, ["noise", "got 0.0"]),
         ({"noise": math.nan}, ["noise", "got nan"]),
+        ({"parsimony": -0.1}, ["parsimony", "got -0.1"]),
         ({"train_stride": 0}, ["train_stride", "got 0"]),
         ({"train_stride": 2}, ["train_stride", "separable", "'broadcast'"]),
     ],

@@ -199,6 +199,7 @@ def test_noise_differs_by_step_and_seed():
         {"slot_init": "gaussian"},
         {"slot_init": "one_learned", "gradient": "implicit", "gradient_steps": 2},
         {"slot_init": "learned", "decoder": "coordinate", "train_pixels": 40},
+        {"likelihood": "mixture", "parsimony": 0.1, "train_stride": 2},
     ],
 )
 def test_the_shares_of_a_batch_have_the_loss_and_gradient_of_the_whole(changes, shares):
