@@ -4,7 +4,7 @@
 
 FOLDER keeps the runs: started again, only what is missing is trained. At the end every run is scored on 320 fresh
 scenes from one start, by its `masks` and by its `drawn_masks`, and benchmarks/ablations.csv is written, one line per
-run, for chapter 3. A run that failed has a line without scores. "The paper's model" is the paper's architecture and
+run. A run that failed has a line without scores. "The paper's model" is the paper's architecture and
 schedule for as many minutes as the recipe took in the median, on one core as well.
 """
 
