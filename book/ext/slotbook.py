@@ -168,7 +168,7 @@ def _zoo_seeds(card: dict) -> list[str]:
     """Mean and range over seeds, and behind a fold every one."""
     runs = card["seeds"]
     if len(runs) == 1:
-        return ["One seed was trained.", ""]
+        return ["Of this recipe one seed was trained.", ""]
     ways = [way for way in WAYS if way in runs[0]]
     rows = [
         f"| {run['seed']} | {run['wall_seconds'] / 60:.0f} | {' | '.join(f'{run[way]:.3f}' for way in ways)} |"
