@@ -306,8 +306,8 @@ def explain(
     """log p(slot k painted this pixel, and in this colour) for every pixel of a mixture, up to a constant.
 
     The drawn mask's logarithm, less the squared distance between the pixel and the slot's colour over 2·noise²
-    (Greff et al., 2017). The softmax over slots is Bayes' rule; the logsumexp is the likelihood. `images`
-    are in [-1, 1], like the colours.
+    (Greff et al., 2017). The softmax over slots is Bayes' rule; the logsumexp is the likelihood. `images` are in
+    [-1, 1], like the colours.
     """
     precision = torch.promote_types(drawing.logits.dtype, torch.float32)  # bf16 is too coarse for small noise
     distance = (images.unsqueeze(1) - drawing.colours.to(precision)).square().sum(dim=2)
