@@ -95,8 +95,8 @@ class TrainConfig:
     shading_steps: int = 0
     """Steps in which shading then fades in. At once it can wash out what was learned: Adam's first steps are large."""
     noise_start: float = 0.0
-    """Where `model.noise` starts, to fall to its own value along a cosine; if this is less, it has that value all along.
-    A tolerant start lets slots take hold of objects that they cannot draw yet (likelihood="mixture" only)."""
+    """Where `model.noise` starts, to fall to its own value along a cosine; without effect unless larger. A tolerant
+    start lets slots take hold of objects that they cannot draw yet (likelihood="mixture" only)."""
     parsimony_from: int = 0
     """Before this step slots are free; in as many steps again what they cost rises to `model.parsimony`."""
     clip: float = 0.0
