@@ -67,12 +67,12 @@ def publish(root, tmp_path, monkeypatch):
 def page(root, monkeypatch):
     """The substitutions of the page, from the checkpoints and pictures in a folder."""
     monkeypatch.syspath_prepend(str(root / "book" / "ext"))
-    import slotbook
+    import zoo_page
 
     def substitutions(folder):
-        monkeypatch.setattr(slotbook, "ROOT", folder)
+        monkeypatch.setattr(zoo_page, "ROOT", folder)
         config = SimpleNamespace(myst_substitutions={})
-        slotbook.offer_model_zoo(None, config)
+        zoo_page.offer_model_zoo(None, config)
         return config.myst_substitutions
 
     return substitutions

@@ -1,0 +1,172 @@
+"""What is the score worth? Simpler models on the same scenes, for the same time, and no model at all.
+
+    python -m benchmarks.baselines FOLDER [--datasets tetrominoes,multi_dsprites] [--only k_means]
+
+For each dataset of the zoo, one seed and one core:
+    recipe      the shipped checkpoint; what it took sets the time of the others;
+    slot_mlp    its encoder, decoder and schedule, with an MLP that reads all features in place of slot attention;
+    one_slot    the recipe with a single slot: a plain autoencoder with a bottleneck of that size;
+    paper       the paper's architecture and schedule, for as many minutes as the recipe took;
+    k_means     k-means of each image's pixels, by colour and position, as many clusters as the model has slots. How
+                much a position weighs is chosen by FG-ARI, labels and all, on other scenes: the best it could do.
+
+FOLDER keeps the runs, and what is interrupted goes on. After each row benchmarks/baselines.json is written; rows that
+are there already are not measured again. The page "Model zoo" shows it.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from benchmarks.measure import machine
+from slotlib import cli, data, metrics, training, zoo
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.slot_attention import SlotAttentionOutput
+
+RESULTS = Path(__file__).with_name("baselines.json")
+DATASETS = ("tetrominoes", "shapes", "multi_dsprites", "clevr6")
+CONTESTANTS = ("recipe", "k_means", "one_slot", "slot_mlp", "paper")
+IMAGES = 320
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+"""Of position against colour in k-means; both run from 0 to 1."""
+HIDDEN = 512
+
+
+class SlotMLP(nn.Module):
+    """All features in, all slots out, in a fixed order: nothing competes (the paper's baseline of that name)."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.shape = config.num_slots, config.slot_dim
+        self.layers = nn.Sequential(
+            nn.LazyLinear(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
+            nn.Linear(HIDDEN, config.num_slots * config.slot_dim), nn.Unflatten(1, self.shape),
+        )  # fmt: skip
+
+    def initial_slots(self, batch_size: int, **unused: Any) -> Float[Tensor, "batch slots dim"]:
+        """Of the right shape; they have no part in it."""
+        return torch.zeros(batch_size, *self.shape)
+
+    def forward(self, inputs: Float[Tensor, "batch inputs dim"], *unused: Any, **also: Any) -> SlotAttentionOutput:
+        slots = self.layers(inputs.flatten(1))
+        return SlotAttentionOutput(slots, slots.new_zeros(*slots.shape[:2], inputs.shape[1]), None)
+
+
+class MLPAutoencoder(SlotAutoencoder):
+    """The recipe's encoder and decoder around a Slot MLP."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__(config)
+        self.slot_attention = SlotMLP(config)
+        self.eval()(torch.zeros(1, 3, config.resolution, config.resolution))  # the lazy layer learns its size
+        self.train()
+
+
+def flags(contestant: str, minutes: float) -> list[str]:
+    """What a contestant changes in the configuration it starts from."""
+    if contestant == "paper":
+        return [f"--train.minutes={minutes:.1f}", "--train.eval_every=1000000", "--train.save_every=50"]
+    return ["--model.num_slots=1"] if contestant == "one_slot" else []
+
+
+def trained(dataset: str, contestant: str, minutes: float, folder: Path) -> nn.Module:
+    family = "paper" if contestant == "paper" else "fast"
+    config = cli.read_config(f"{dataset}_{family}", "--train.accelerator=cpu", *flags(contestant, minutes))
+    where, changed = folder / f"{dataset}_{contestant}", {}
+    if contestant == "slot_mlp":
+        changed["SlotAutoencoder"] = MLPAutoencoder
+    with (
+        mock.patch.dict(zoo.MODELS, {"MLPAutoencoder": (MLPAutoencoder, AutoencoderConfig)}),
+        mock.patch.multiple(training, **changed),
+    ):
+        if not (where / "model.json").exists():
+            training.train(config, where)
+        return zoo.load(where / "model")
+
+
+def k_means(
+    images: Float[Tensor, "batch 3 height width"], clusters: int, weight: float
+) -> Int[Tensor, "batch height width"]:
+    """Each image's pixels in so many clusters, by colour and by `weight` times position."""
+    _, _, height, width = images.shape
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    places = weight * np.stack([rows, columns], axis=-1).reshape(-1, 2)
+    found = []
+    for image in images.permute(0, 2, 3, 1).flatten(1, 2).numpy():
+        points = np.concatenate([image, places], axis=1)
+        found.append(KMeans(clusters, n_init=4, random_state=0).fit_predict(points))
+    return torch.from_numpy(np.stack(found)).view(-1, height, width).long()
+
+
+def clustered(dataset: str, card: dict[str, Any]) -> dict[str, Any]:
+    """The row of k-means."""
+    clusters, options = card["configuration"]["num_slots"], card["dataset"]["options"]
+    # Not the scenes of the score: seed 4 is nobody's.
+    practice = data.make(card["dataset"]["name"], 64, 4, **options).batch(range(64))
+    test = data.make(card["dataset"]["name"], IMAGES, 0, **options).batch(range(IMAGES))
+
+    def score(scenes: dict[str, Tensor], weight: float) -> tuple[float, float]:
+        found = k_means(scenes["image"], clusters, weight)
+        return tuple(each(scenes["mask"], found).mean().item() for each in (metrics.fg_ari, metrics.mean_best_overlap))
+
+    weight = max(WEIGHTS, key=lambda each: score(practice, each)[0])
+    started = time.perf_counter()
+    fg_ari, mbo = score(test, weight)
+    took = (time.perf_counter() - started) / IMAGES
+    return {"fg_ari": fg_ari, "mbo": mbo, "weight": weight, "seconds_per_image": took}
+
+
+def row(dataset: str, contestant: str, folder: Path) -> dict[str, Any]:
+    shipped = zoo.load(dataset)
+    minutes = shipped.card["wall_seconds"] / 60
+    if contestant == "k_means":
+        return clustered(dataset, shipped.card)
+    model = shipped if contestant == "recipe" else trained(dataset, contestant, minutes, folder)
+    scenes = data.make(model.card["dataset"]["name"], IMAGES, 0, **model.card["dataset"]["options"])
+    scores = training.evaluate(model, scenes, IMAGES).means()
+    steps = model.card["training"]["steps"]
+    if contestant == "paper":
+        steps = int(training.read_log(folder / f"{dataset}_{contestant}")["step"][-1])
+    return {
+        **{name: scores[name] for name in ("fg_ari", "mbo", "mse")},
+        "minutes": model.card["wall_seconds"] / 60,
+        "steps": steps,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--datasets", default=",".join(DATASETS))
+    parser.add_argument("--only", default=",".join(CONTESTANTS))
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    for dataset in asked.datasets.split(","):
+        sha256 = zoo.load(dataset).card["sha256"]
+        for contestant in asked.only.split(","):
+            # Read again each time: another process may be at work on other rows.
+            stored = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"rows": {}}
+            key = f"{dataset} {contestant}"
+            if stored["rows"].get(key, {}).get("recipe_sha256") == sha256:
+                continue
+            measured = row(dataset, contestant, asked.folder)
+            measured = {name: round(value, 5) for name, value in measured.items()} | {"recipe_sha256": sha256}
+            print(key, measured, flush=True)
+            stored = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"rows": {}}
+            rows = dict(sorted({**stored["rows"], key: measured}.items()))
+            content = {"machine": machine(), "images": IMAGES, "rows": rows}
+            zoo.write(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""The page "Model zoo", from the checkpoints' cards and what book/tools/zoo.py and benchmarks/baselines.py measured."""
+
+import json
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+ROOT = Path(__file__).parents[2]
+
+ZOO = ("tetrominoes", "shapes", "multi_dsprites", "clevr6")
+"""The order of the page; other models follow by name, and failures come last."""
+PAPER = {"tetrominoes": 0.995, "multi_dsprites": 0.913, "clevr6": 0.988}
+"""FG-ARI that Locatello et al. (2020) report."""
+SCENES = {
+    "tetrominoes": "[Tetrominoes](#scenes-tetrominoes)",
+    "shapes": "[Shapes](#scenes-shapes)",
+    "multi_dsprites": "[Multi-dSprites](#scenes-multi-dsprites)",
+    "clevr": "[CLEVR-like](#scenes-clevr)",
+}
+
+
+def offer_model_zoo(app: Sphinx, config: Config) -> None:
+    """`{{ zoo_table }}`, `{{ zoo_sections }}` and so on: from the cards, and what `book/tools/zoo.py` measured."""
+    cards = {path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "data/checkpoints").glob("*.json")}
+    cards = {name: card for name, card in cards.items() if card["model"] == "SlotAutoencoder"}
+    measured = json.loads((ROOT / "book/assets/zoo/measured.json").read_text("utf-8"))
+    # What failed has no curve. A model that was not measured yet gets its section all the same.
+    working = [name for name in cards if "iterations" in measured.get(name, {"iterations": {}})]
+    working.sort(key=lambda name: (ZOO.index(name) if name in ZOO else len(ZOO), name))
+    table = [
+        "| model | parameters | training | FG-ARI, one start | best of 4 | the paper |",
+        "|---|---:|---|---:|---:|---:|",
+    ]
+    sections, failures = [], []
+    for name in working:
+        card, numbers = cards[name], measured.get(name, {})
+        one, best = _zoo_metrics(card)
+        selected = f"{best['fg_ari']:.3f}" if best else "starts are fixed"
+        table.append(
+            f"| [`{name}`](#zoo-{name}) | {_zoo_parameters(numbers)} | {card['training']['steps']:,} steps, "
+            f"{card['wall_seconds'] / 60:.0f} min | {one['fg_ari']:.3f} | {selected} | {PAPER.get(name, '–')} |"
+        )
+        sections += _zoo_section(name, card, numbers)
+    for name in sorted(cards.keys() - working):
+        failures += _zoo_failure(name, cards[name], measured[name])
+    images = " or ".join(sorted({str(card["metrics"][0]["images"]) for card in cards.values()}))
+    pieces = {"zoo_images": [images], "zoo_table": table, "zoo_sections": sections, "zoo_failures": failures}
+    pieces = {name: "\n".join(lines) for name, lines in pieces.items()}
+    config.myst_substitutions = {**config.myst_substitutions, **pieces}
+
+
+def _zoo_metrics(card: dict) -> tuple[dict, dict | None]:
+    """From one start, and the best of four unless starts are fixed."""
+    return card["metrics"][0], next((entry for entry in card["metrics"] if "restarts" in entry), None)
+
+
+def _zoo_mixture(card: dict) -> bool:
+    return card["configuration"].get("likelihood") == "mixture"
+
+
+def _zoo_parameters(numbers: dict) -> str:
+    return f"{numbers['parameters']:,}" if numbers else "not counted yet"
+
+
+def _zoo_training(card: dict) -> str:
+    where = card.get("machine") or ("a CPU" if card["device"] == "cpu" else "a GPU")
+    training, minutes = card["training"], card["wall_seconds"] / 60
+    return (
+        f"Trained for {training['steps']:,} steps of {training['batch_size']} scenes in {minutes:.0f} min on {where}; "
+        f"seed {training['seed']}, torch {card['versions']['torch']}."
+    )
+
+
+def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
+    """One model: what it is, its scores, its seeds, its pictures."""
+    made, data = card["configuration"], card["dataset"]
+    options = ", ".join(f"`{key}={value}`" for key, value in data["options"].items())
+    one, best = _zoo_metrics(card)
+    drawn = ["fg_ari_drawn"] if _zoo_mixture(card) else []
+    scores = [
+        f"| | FG-ARI |{' of drawn masks |' * len(drawn)} ARI | mBO | mIoU | squared error | cost |",
+        f"|---|---:|{'---:|' * len(drawn)}---:|---:|---:|---:|---|",
+    ]
+    for way, entry, cost in (("one start", one, "1 ×"), ("best of 4", best, "4 × slots and decoder")):
+        if entry:
+            cells = [f"{entry[key]:.3f}" for key in ("fg_ari", *drawn, "ari", "mbo", "miou")] + [f"{entry['mse']:.5f}"]
+            scores.append(f"| {way} | {' | '.join(cells)} | {cost} |")
+    return [
+        f"(zoo-{name})=",
+        f"### {name}",
+        "",
+        f"Object discovery on {SCENES[data['name']]}{f' ({options})' if options else ''}, at "
+        f"{made['resolution']}×{made['resolution']}. {_zoo_parameters(numbers)} parameters in "
+        f"{card['bytes'] / 1e6:.2f} MB; {made['num_slots']} slots, {made['num_iterations']} iterations. "
+        + _zoo_training(card)
+        + (" A mixture: `masks` are posteriors; beside them FG-ARI of the drawn masks." if drawn else ""),
+        "",
+        *scores,
+        "",
+        *_zoo_seeds(card),
+        *_zoo_elsewhere(card),
+        *(_zoo_figures(name, card, numbers) if numbers else [f"*No pictures yet: `python book/tools/zoo.py {name}`.*"]),
+        "",
+    ]
+
+
+WAYS = {"fg_ari": "one start", "fg_ari_restarts_4": "best of 4", "fg_ari_drawn": "drawn masks"}
+
+
+def _zoo_elsewhere(card: dict) -> list[str]:
+    """How it does on scenes that others made."""
+    if "elsewhere" not in card:
+        return []
+    one, four = card["elsewhere"]
+    return [
+        f"On {one['images']} scenes from files ({one['scenes']}), none of which it was trained on: "
+        f"FG-ARI {one['fg_ari']:.3f} from one start, {four['fg_ari']:.3f} from the best of 4.",
+        "",
+    ]
+
+
+def _zoo_seeds(card: dict) -> list[str]:
+    """Mean and range over seeds, and behind a fold every one."""
+    runs = card["seeds"]
+    if len(runs) == 1:
+        return ["Of this recipe one seed was trained.", ""]
+    ways = [way for way in WAYS if way in runs[0]]
+    rows = [
+        f"| {run['seed']} | {run['wall_seconds'] / 60:.0f} | {' | '.join(f'{run[way]:.3f}' for way in ways)} |"
+        for run in runs
+    ]
+    return [
+        f"Over {len(runs)} seeds: {_zoo_spread(card)}.",
+        "",
+        "<details><summary>Every seed</summary>",
+        "",
+        f"| seed | minutes | {' | '.join(WAYS[way] for way in ways)} |",
+        f"|---|---:|{'---:|' * len(ways)}",
+        *rows,
+        "",
+        "</details>",
+        "",
+    ]
+
+
+def _zoo_spread(card: dict, but: str = "") -> str:
+    """Mean and range of each way, `but` one, to score the seeds: "one start 0.966 (0.947 to 0.991), ..."."""
+    parts = []
+    for way in (way for way in WAYS if way in card["seeds"][0] and way != but):
+        scores = [run[way] for run in card["seeds"]]
+        span = f" ({min(scores):.3f} to {max(scores):.3f})" if len(scores) > 1 else ""
+        parts.append(f"{WAYS[way]} {sum(scores) / len(scores):.3f}{span}")
+    return ", ".join(parts)
+
+
+def _zoo_figures(name: str, card: dict, numbers: dict) -> list[str]:
+    trained = card["configuration"]["num_slots"]
+    steps = card["configuration"]["num_iterations"]
+    curves = [
+        f"with {slots} slots it goes from {scores[0]:.2f} after one iteration through {scores[steps - 1]:.2f} after "
+        f"{steps} to {scores[-1]:.2f} after {len(scores)}"
+        for slots, scores in sorted(numbers["iterations"].items(), key=lambda curve: abs(int(curve[0]) - trained))
+    ]
+    count = len(card["seeds"])
+    return [
+        f"```{{figure}} assets/zoo/{name}_scores.png",
+        f":name: fig-zoo-{name}-scores",
+        f":alt: Two plots of FG-ARI. Left, {count} seed{'s' * (count > 1)}: {_zoo_spread(card, but='fg_ari_drawn')}. "
+        f"Right, against iterations: {'; '.join(curves)}.",
+        "",
+        f"`{name}`: seeds, and iterations at test time ({numbers['images']} fresh scenes, one start).",
+        "```",
+        "",
+        *_zoo_scenes(name, card, numbers),
+    ]
+
+
+def _zoo_scenes(name: str, card: dict, numbers: dict) -> list[str]:
+    *first, last = numbers["scenes"]
+    worst = last if "worst_of" in last else None
+    chosen = first if worst else numbers["scenes"]
+    rows = [f"scene {row['scene']}, {row['objects']} objects, FG-ARI {row['fg_ari']:.2f}" for row in chosen]
+    if worst:
+        rows.append(
+            f"the worst of {worst['worst_of']}, scene {worst['scene']}, {worst['objects']} objects, "
+            f"FG-ARI {worst['fg_ari']:.2f}"
+        )
+    masks = "the masks in colour" + (", the masks as they were drawn" if _zoo_mixture(card) else "")
+    caption = f"`{name}`: the first {len(chosen)} scenes"
+    caption += f", and the worst of the first {worst['worst_of']}." if worst else "."
+    return [
+        f"```{{figure}} assets/zoo/{name}_scenes.png",
+        f":name: fig-zoo-{name}-scenes",
+        f":alt: Rows of pictures: image, sum of slots, {masks}, then each slot. The rows: {'; '.join(rows)}.",
+        "",
+        caption,
+        "```",
+        "",
+    ]
+
+
+def _zoo_failure(name: str, card: dict, numbers: dict) -> list[str]:
+    one = card["metrics"][0]
+    return [
+        f"(zoo-{name})=",
+        f"### {name}",
+        "",
+        f"Object discovery on {SCENES[card['dataset']['name']]}. {_zoo_training(card)} "
+        f"FG-ARI {one['fg_ari']:.3f}, ARI {one['ari']:.3f}, squared error {one['mse']:.5f}."
+        + (f" Over {len(card['seeds'])} seeds: {_zoo_spread(card)}." if len(card["seeds"]) > 1 else ""),
+        "",
+        *_zoo_scenes(name, card, numbers),
+    ]
+
+
+BASELINES = {
+    "recipe": "the recipe",
+    "k_means": "*k*-means, colour and position",
+    "slot_mlp": "Slot MLP",
+    "one_slot": "a single slot",
+    "paper": "the paper's architecture",
+}
+
+
+def offer_baselines(app: Sphinx, config: Config) -> None:
+    """`{{ baselines }}`: a table for each dataset of what `python -m benchmarks.baselines` measured so far."""
+    path = ROOT / "benchmarks/baselines.json"
+    rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else {}
+    lines = [] if rows else ["*Not measured yet.*"]
+    for dataset in [dataset for dataset in ZOO if f"{dataset} recipe" in rows]:
+        lines += [
+            f"**{dataset}**",
+            "",
+            "| | FG-ARI | mBO | squared error | minutes | steps | parameters |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        for contestant, called in BASELINES.items():
+            if row := rows.get(f"{dataset} {contestant}"):
+                lines.append(f"| {called} | {row['fg_ari']:.3f} | {row['mbo']:.3f} | {_baseline_cost(row)} |")
+        lines.append("")
+    config.myst_substitutions = {**config.myst_substitutions, "baselines": "\n".join(lines)}
+
+
+def _baseline_cost(row: dict) -> str:
+    """Error, minutes, steps and parameters; k-means learns nothing."""
+    if "mse" not in row:
+        return f"– | – | {1e3 * row['seconds_per_image']:.0f} ms an image | –"
+    return f"{row['mse']:.5f} | {row['minutes']:.1f} | {row['steps']:,} | {row['parameters']:,}"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", offer_model_zoo)
+    app.connect("config-inited", offer_baselines)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
