@@ -1,18 +1,38 @@
-"""How well do predicted segments match true objects? (chapter 04)
+"""How well do predicted segments match true objects? (chapter 04) And predicted sets of objects? (chapter 05)
 
-Everything works on batches of label maps: `true` and `pred` are integer tensors `[batch, pixels]` (or any
+Segmentations come as batches of label maps: `true` and `pred` are integer tensors `[batch, pixels]` (or any
 `[batch, ...]`; the rest is flattened), and one float64 number per image comes back. Labels are names: which integers
 are used never matters, except for the background.
 
-The Rand indices count *pairs of pixels* (Rand, 1971; Hubert and Arabie, 1985). The overlap scores mBO and mIoU compare
-*masks*. All of them start from the same contingency table, how many pixels carry true label i and predicted label j.
+The Rand indices count *pairs of pixels* (Rand, 1971; Hubert and Arabie, 1985). The overlap scores, mBO, covering, mIoU
+and panoptic quality, compare *masks*. All of them start from the same contingency table: how many pixels carry true
+label i and predicted label j. So do the two questions about slots rather than objects, usage and consistency.
+
+Average precision, at the end, scores sets of objects described by 19 values each.
 """
 
+from math import inf
+from typing import NamedTuple
+
+import numpy as np
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float, Float64, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
+
+# Where each property stands in the 19 values that describe an object in set prediction (the official code's layout):
+# coordinates rescaled from ±3 to 0…1, four attributes one-hot, and whether it is an object at all.
+PROPERTIES = {
+    "coordinates": slice(0, 3),
+    "size": slice(3, 5),
+    "material": slice(5, 7),
+    "shape": slice(7, 10),
+    "colour": slice(10, 18),
+    "presence": slice(18, 19),
+}
+SCENE_SIZE = 6.0  # in metres, the unit of CLEVR's coordinates: how far 0 and 1 lie apart
+THRESHOLDS = (inf, 1.0, 0.5, 0.25, 0.125)  # in metres, at which the paper reports average precision
 
 _MAX_DENSE_LABEL = 256  # labels below this index the table directly; larger or negative ones are renumbered first
 
@@ -63,23 +83,44 @@ def contingency(
     return table
 
 
+class PairCounts(NamedTuple):
+    """Every pair of pixels is one of four kinds. Counts, one per image; they sum to n (n - 1) / 2."""
+
+    a: Float64[Tensor, "batch"]
+    """Together in both segmentations."""
+    b: Float64[Tensor, "batch"]
+    """Apart in both."""
+    c: Float64[Tensor, "batch"]
+    """Together in the true segmentation only: an object was split."""
+    d: Float64[Tensor, "batch"]
+    """Together in the predicted segmentation only: objects were merged."""
+
+
 def _pairs(count: Tensor) -> Tensor:
     return count * (count - 1) / 2
 
 
-def _adjusted(table: Float64[Tensor, "batch rows columns"]) -> Float64[Tensor, "batch"]:
-    """ARI of a contingency table (Hubert and Arabie, 1985, equation 5)."""
-    together = _pairs(table).sum((1, 2))
-    in_true = _pairs(table.sum(2)).sum(1)
-    in_pred = _pairs(table.sum(1)).sum(1)
-    everything = _pairs(table.sum((1, 2)))
-    # With fewer than two pixels there are no pairs: 0/0, which the last line resolves.
-    expected = in_true * in_pred / everything.clamp(min=1)
-    best = (in_true + in_pred) / 2
-    # best == expected only when both sides put everything in one segment, or both every pixel in its own (or there is
+def pair_counts(
+    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = None
+) -> PairCounts:
+    """The four counts that both Rand indices are made of, without looking at any pair (chapter 04, equation 4.2).
+
+    With `background`, pixels whose *true* label it is are left out. Raises as `contingency`.
+    """
+    table = contingency(true, pred, background)
+    a = _pairs(table).sum((1, 2))
+    c = _pairs(table.sum(2)).sum(1) - a
+    d = _pairs(table.sum(1)).sum(1) - a
+    return PairCounts(a, _pairs(table.sum((1, 2))) - a - c - d, c, d)
+
+
+def _adjusted(pairs: PairCounts) -> Float64[Tensor, "batch"]:
+    """ARI of pair counts: Hubert and Arabie (1985), equation 5, multiplied out (chapter 04, equation 4.5)."""
+    a, b, c, d = pairs
+    scale = (a + c) * (c + b) + (a + d) * (d + b)
+    # The scale is 0 only when both sides put everything in one segment, or both every pixel in its own (or there is
     # nothing to segment). The two segmentations are then the same, and the score is 1 where the formula says 0/0.
-    same = best == expected
-    return torch.where(same, 1.0, (together - expected) / (best - expected).where(~same, 1.0))
+    return torch.where(scale > 0, 2 * (a * b - c * d) / scale.where(scale > 0, 1.0), 1.0)
 
 
 def rand_index(true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"]) -> Float64[Tensor, "batch"]:
@@ -87,11 +128,8 @@ def rand_index(true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pix
 
     An image with fewer than two pixels scores 1. Source: Rand, 1971. Raises as `contingency`.
     """
-    table = contingency(true, pred)
-    together = _pairs(table).sum((1, 2))
-    everything = _pairs(table.sum((1, 2)))
-    disagree = _pairs(table.sum(2)).sum(1) + _pairs(table.sum(1)).sum(1) - 2 * together
-    return 1 - disagree / everything.clamp(min=1)
+    a, b, c, d = pair_counts(true, pred)
+    return 1 - (c + d) / (a + b + c + d).clamp(min=1)
 
 
 def adjusted_rand_index(
@@ -102,7 +140,7 @@ def adjusted_rand_index(
     When both segmentations consist of one segment the formula is 0/0; they agree, so the score is 1 (as in
     scikit-learn). Source: Hubert and Arabie, 1985, equation 5. Raises as `contingency`.
     """
-    return _adjusted(contingency(true, pred))
+    return _adjusted(pair_counts(true, pred))
 
 
 def fg_ari(
@@ -114,21 +152,39 @@ def fg_ari(
     segment on a single object, or an image without foreground, scores 1. (The widely copied TensorFlow metric gives
     NaN there.) Raises as `contingency`.
     """
-    return _adjusted(contingency(true, pred, background))
+    return _adjusted(pair_counts(true, pred, background))
 
 
-def _overlap(
-    true: Tensor, pred: Tensor, background: int | None
-) -> tuple[Float64[Tensor, "batch rows columns"], Float64[Tensor, "batch rows"]]:
-    """IoU of every true segment with every predicted one, and 1 for each true segment that counts."""
+class _Overlap(NamedTuple):
+    iou: Float64[Tensor, "batch rows columns"]
+    """Intersection over union of every true segment with every predicted one."""
+    area: Float64[Tensor, "batch rows"]
+    """Pixels of each true segment that counts as an object, 0 for the others."""
+    segments: Float64[Tensor, "batch"]
+    """How many predicted segments there are; with a background, those that lie on objects for at least a half."""
+
+
+def _overlap(true: Tensor, pred: Tensor, background: int | None) -> _Overlap:
     table = contingency(true, pred)
+    on_objects = table if background is None else contingency(true, pred, background)
     area_true, area_pred = table.sum(2), table.sum(1)
     iou = table / (area_true.unsqueeze(2) + area_pred.unsqueeze(1) - table).clamp(min=1)
-    counts = area_true > 0
-    if background is not None:
-        # An object counts if any of its pixels survives the removal of the background label.
-        counts &= contingency(true, pred, background).sum(2) > 0
-    return iou, counts.double()
+    segments = (area_pred > 0) & (on_objects.sum(1) >= area_pred / 2)
+    return _Overlap(iou, on_objects.sum(2), segments.double().sum(1))
+
+
+def _ratio(total: Float64[Tensor, "batch"], count: Float64[Tensor, "batch"]) -> Float64[Tensor, "batch"]:
+    """`total / count`, and 1 where there was nothing to find."""
+    return torch.where(count > 0, total / count.where(count > 0, 1.0), 1.0)
+
+
+def _best_matching(value: Float64[Tensor, "batch rows columns"]) -> Float64[Tensor, "batch"]:
+    """The largest sum of values that pairs every row with at most one column, and every column with at most one row."""
+    best = []
+    for image in value.cpu().numpy():
+        rows, columns = linear_sum_assignment(image, maximize=True)
+        best.append(image[rows, columns].sum())
+    return torch.tensor(best, dtype=torch.float64).to(value)
 
 
 def mean_best_overlap(
@@ -140,9 +196,21 @@ def mean_best_overlap(
     without objects scores 1; `background=None` counts the background as an object. Source: Pont-Tuset et al., 2017.
     Raises as `contingency`.
     """
-    iou, counts = _overlap(true, pred, background)
-    total = counts.sum(1)
-    return torch.where(total > 0, (iou.amax(2) * counts).sum(1) / total.clamp(min=1), 1.0)
+    iou, area, _ = _overlap(true, pred, background)
+    objects = (area > 0).double()
+    return _ratio((iou.amax(2) * objects).sum(1), objects.sum(1))
+
+
+def segmentation_covering(
+    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = 0
+) -> Float64[Tensor, "batch"]:
+    """mBO with every object weighted by its area, so that large ones decide. In [0, 1].
+
+    Source: Arbeláez et al., 2011; used for object discovery by Engelcke et al., 2020 (arXiv 1907.13052), whose mSC is
+    mBO. Empty images and `background` as in `mean_best_overlap`. Raises as `contingency`.
+    """
+    iou, area, _ = _overlap(true, pred, background)
+    return _ratio((iou.amax(2) * area).sum(1), area.sum(1))
 
 
 def mean_iou(
@@ -153,11 +221,174 @@ def mean_iou(
     Never above mBO: a segment is used once, and an object left without a segment scores 0. An image without objects
     scores 1; `background=None` counts the background as an object. Raises as `contingency`.
     """
-    iou, counts = _overlap(true, pred, background)
-    score = iou * counts.unsqueeze(2)
-    best = []
-    for image in score.cpu().numpy():
-        rows, columns = linear_sum_assignment(image, maximize=True)
-        best.append(image[rows, columns].sum())
-    total = counts.sum(1)
-    return torch.where(total > 0, torch.tensor(best, dtype=torch.float64).to(total) / total.clamp(min=1), 1.0)
+    iou, area, _ = _overlap(true, pred, background)
+    objects = (area > 0).double()
+    return _ratio(_best_matching(iou * objects.unsqueeze(2)), objects.sum(1))
+
+
+def panoptic_quality(
+    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = 0
+) -> Float64[Tensor, "batch"]:
+    """PQ of a single class: the IoU of all matches, divided by the mean of the numbers of objects and segments.
+
+    A match is an IoU above 1/2, so no segment can match twice. Missed objects and surplus segments both lower the
+    score. In [0, 1]. A segment that lies on the background for more than a half is no attempt at an object, and is not
+    counted; with `background=None` the background is an object, and every segment counts. An image without objects and
+    without such segments scores 1. Source: Kirillov et al., 2019 (arXiv 1801.00868), equation 1. Raises as
+    `contingency`.
+    """
+    iou, area, segments = _overlap(true, pred, background)
+    objects = (area > 0).double()
+    matched = (iou * (iou > 0.5) * objects.unsqueeze(2)).sum((1, 2))
+    return _ratio(matched, (objects.sum(1) + segments) / 2)
+
+
+# --- slots rather than objects ---
+
+
+def _check_range(name: str, labels: Tensor, count: int) -> None:
+    if labels.numel():
+        low, high = (int(v) for v in labels.aminmax())
+        if low < 0 or high >= count:
+            raise ValueError(f"{name} must be numbered 0 to {count - 1}, got {low} to {high}")
+
+
+def slot_usage(pred: Int[Tensor, "batch *pixels"], num_slots: int) -> Float64[Tensor, "batch slots"]:
+    """The share of its image's pixels that each slot owns; `pred` holds slot indices, as an argmax over masks does.
+
+    Its mean over the batch is every slot's share of all pixels; `(usage > 0).double().mean(0)` the share of images in
+    which a slot is used at all; and `(usage > 0).sum(1)` the number of slots in use. Rows sum to 1 (to 0 without
+    pixels).
+
+    Raises:
+        TypeError, ValueError: as `contingency`; ValueError also for a label outside 0 … num_slots - 1.
+    """
+    pred = _labels("pred", pred)
+    _check_range("slots in pred", pred, num_slots)
+    counts = pred.new_zeros(len(pred), num_slots).scatter_add_(1, pred, torch.ones_like(pred))
+    return counts.double() / max(1, pred.shape[1])
+
+
+def _shares(true: Tensor, pred: Tensor, background: int | None) -> Float64[Tensor, "batch labels slots"]:
+    """How each object's pixels are divided among slots; rows and columns are the labels themselves."""
+    table = contingency(true, pred, background)
+    _check_range("objects", true, _MAX_DENSE_LABEL)  # beyond, the table has its own numbers
+    _check_range("slots", pred, _MAX_DENSE_LABEL)
+    return table / table.sum(2, keepdim=True).clamp(min=1)
+
+
+def slot_consistency(
+    true: Int[Tensor, "batch *pixels"],
+    pred: Int[Tensor, "batch *pixels"],
+    true_again: Int[Tensor, "batch *pixels_again"],
+    pred_again: Int[Tensor, "batch *pixels_again"],
+    background: int | None = 0,
+    rename: bool = True,
+) -> Float64[Tensor, "batch"]:
+    """Do objects keep their slots from one run to another? The share of its pixels that stays with the same slot,
+    averaged over the objects. In [0, 1].
+
+    The second run may differ in the slots' start only (then `true_again` is `true`), in the light, or in where things
+    are: object i of `true` is object i of `true_again`, and areas are compared relative to the object. Objects that
+    appear once only are left out; without any other the score is 1. Symmetric in the two runs, and no question of
+    truth: a slot that holds two objects both times is consistent.
+
+    Args:
+        rename: pair the slots of the two runs in the best possible way, as exchangeable slots need it. Otherwise slot
+            k must be slot k again.
+
+    Raises:
+        TypeError, ValueError: as `contingency`; ValueError also for two batch sizes, or labels outside 0 … 255.
+    """
+    if len(true) != len(true_again):
+        raise ValueError(f"both runs must have the same images, got batches of {len(true)} and {len(true_again)}")
+    first, second = _shares(true, pred, background), _shares(true_again, pred_again, background)
+    objects = min(first.shape[1], second.shape[1])  # a label beyond is in one run only
+    first, second = first[:, :objects], second[:, :objects]
+    in_both = ((first.sum(2) > 0) & (second.sum(2) > 0)).double()
+    # [batch, objects, slots, slots again]: what slot k held in the first run and slot l holds in the second.
+    kept = torch.minimum(first.unsqueeze(3), second.unsqueeze(2)) * in_both[:, :, None, None]
+    kept = kept.sum(1)
+    total = _best_matching(kept) if rename else kept.diagonal(dim1=1, dim2=2).sum(1)
+    return _ratio(total, in_both.sum(1))
+
+
+# --- sets of objects (chapter 05) ---
+
+
+def _kind(objects: Float[Tensor, "*set 19"]) -> Int[Tensor, "*set"]:
+    """One number for each combination of the four attributes, read off by argmax."""
+    kind = torch.zeros(objects.shape[:-1], dtype=torch.int64, device=objects.device)
+    for name in ("size", "material", "shape", "colour"):
+        values = objects[..., PROPERTIES[name]]
+        kind = kind * values.shape[-1] + values.argmax(-1)
+    return kind
+
+
+def _least(value: Tensor, group: Int[Tensor, "items"], groups: int) -> Tensor:
+    """The least value of each group; the largest number there is where a group has none."""
+    limits = torch.finfo if value.is_floating_point() else torch.iinfo
+    return value.new_full((groups,), limits(value.dtype).max).scatter_reduce_(0, group, value, "amin")
+
+
+def average_precision(
+    pred: Float[Tensor, "batch predictions 19"], target: Float[Tensor, "batch objects 19"], threshold: float = inf
+) -> float:
+    """Average precision of predicted sets, over all images together, as the official Slot Attention code computes it.
+
+    Predictions of all images are lined up by presence, the surest first. One is a hit if, among the real objects of
+    its image with its four attributes, the nearest lies closer than `threshold`, and no surer prediction has hit that
+    object; there is no second-best. Precision after each prediction, made monotone from the right, is then averaged
+    over all objects; one never hit counts 0.
+
+    Both tensors hold `PROPERTIES`; a target's presence is 1, or 0 for padding. `threshold` is in metres, strict, `inf`
+    for none (the official -1). In [0, 1]; nan if there is no object at all, and an image without objects only adds
+    false alarms. As in the official code no object is hit from 10,000 metres or more, and predictions of equal presence
+    come in the order, reversed, in which NumPy's `argsort` leaves them; with ties this may depend on the processor.
+
+    Raises:
+        ValueError: not `[batch, n, 19]`, two batch sizes, a value that is not finite, or a threshold that is not
+            positive.
+
+    Source: Locatello et al., 2020 (arXiv 2006.15055), `average_precision_clevr` in google-research/slot_attention.
+    """
+    pred, target = (x.detach() if x.dtype == torch.float64 else x.detach().float() for x in (pred, target))
+    for name, values in (("pred", pred), ("target", target)):
+        if values.ndim != 3 or values.shape[2] != PROPERTIES["presence"].stop or len(values) != len(pred):
+            raise ValueError(
+                "pred and target must be [batch, predictions, 19] and [batch, objects, 19], got "
+                f"{list(pred.shape)} and {list(target.shape)}"
+            )
+        if not values.sum().isfinite() and not values.isfinite().all():  # the sum is cheap
+            raise ValueError(f"{name} must be finite, got {int((~values.isfinite()).sum())} values that are not")
+    if not threshold > 0:
+        raise ValueError(f"threshold must be positive, or inf for none; got {threshold}")
+    (batch, predictions, _), objects = pred.shape, target.shape[1]
+    pred, target = pred.flatten(0, 1), target.flatten(0, 1)
+    where, presence = PROPERTIES["coordinates"], PROPERTIES["presence"].start
+
+    # The pairs of a prediction and a real object of one image that could be a hit. Both are numbered through the batch.
+    alike = _kind(pred).view(batch, predictions, 1) == _kind(target).view(batch, 1, objects)
+    alike &= (target[:, presence] != 0).view(batch, 1, objects)
+    image, guess, thing = alike.nonzero(as_tuple=True)
+    guess, thing = image * predictions + guess, image * objects + thing
+    # Not in float64: whether a distance reaches the threshold is then decided by the same digits as officially.
+    distance = ((target[thing, where] - pred[guess, where]) * SCENE_SIZE).square().sum(1).sqrt()
+    close = distance < min(threshold, 1e4)
+    distance, guess, thing = distance[close], guess[close], thing[close]
+
+    # A prediction claims the nearest; the first in the list, of several at one distance.
+    nearest = distance == _least(distance, guess, len(pred))[guess]
+    claim = _least(thing[nearest], guess[nearest], len(pred))
+
+    # Line the predictions up. An object goes to the first that claims it.
+    order = np.argsort(pred[:, presence].cpu().numpy())[::-1].copy()
+    claim = claim[torch.from_numpy(order).to(claim.device)]
+    rank = (claim < len(target)).nonzero().squeeze(1)
+    thing = claim[rank]
+    hit = rank[_least(rank, thing, len(target))[thing] == rank]
+
+    # Each hit raises recall by one object, and is worth the best precision from there on.
+    precision = torch.arange(1, len(hit) + 1, device=hit.device) / (hit + 1).double()
+    envelope = precision.flip(0).cummax(0).values.flip(0)
+    return float(envelope.sum() / target[:, presence].double().sum())
