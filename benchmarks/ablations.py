@@ -1,11 +1,12 @@
-"""What does each lever of the fast recipe do? Take it away and train again: Multi-dSprites, 3,000 steps, three seeds.
+"""What does each lever of the fast recipes do? Take it away and train again, for a short schedule and several seeds.
 
-    python -m benchmarks.ablations FOLDER [--seeds 0,1,2] [--jobs 2]
+    python -m benchmarks.ablations FOLDER [--datasets tetrominoes,multi_dsprites] [--jobs 2]
 
-FOLDER keeps the runs: started again, only what is missing is trained. At the end every run is scored on 320 fresh
-scenes from one start, by its `masks` and by its `drawn_masks`, and benchmarks/ablations.csv is written, one line per
-run. A run that failed has a line without scores. "The paper's model" is the paper's architecture and
-schedule for as many minutes as the recipe took in the median, on one core as well.
+Tetrominoes: 1,000 steps and five seeds. Multi-dSprites, where slots are more than objects: 3,000 steps and three seeds.
+FOLDER keeps the runs: started again, only what is missing is trained. Every run is scored on 320 fresh scenes from one
+start, by its `masks` and by its `drawn_masks`. data/runs/ablations.csv has a line for each run, also for one that
+failed, and is written anew after each lever; chapter 03 reads it. "The paper's model" is the paper's architecture and
+schedule for as many minutes as the recipe took in the median.
 """
 
 import argparse
@@ -13,66 +14,82 @@ import csv
 import io
 import logging
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from slotlib import data, sweep, training, zoo
 from slotlib.cli import read_config
 
-RESULTS = Path(__file__).with_name("ablations.csv")
-BUDGET = ["--train.steps=3000", "--train.one_step_until=1500", "--train.eval_every=3000", "--train.save_every=1000"]
-LEVERS = {
-    "the recipe": [],
-    "squared error of the average": ["--model.likelihood=average"],
-    "slots are free": ["--model.parsimony=0"],
-    "small noise from the start": ["--train.noise_start=0"],
-    "large noise to the end": ["--model.noise=0.4"],
-    "three iterations": ["--model.num_iterations=3"],
-    "gradient through one iteration": ["--train.one_step_until=3000"],
-    "gradient through all iterations": ["--model.gradient=unrolled", "--train.one_step_until=0"],
-    "a colour for every pixel": ["--model.colour=pixel"],
-    "a tenth of the learning rate": ["--train.lr=4e-4"],
-    "all pixels in every step": ["--model.train_stride=1"],
-    "32 bits": ["--train.precision=32-true"],
-}
-"""What is changed → flags of `slotlib train`, on top of `multi_dsprites_fast` and the budget."""
-PAPER = "the paper's model"
+RESULTS = Path(__file__).parents[1] / "data" / "runs" / "ablations.csv"
+RECIPE, PAPER = "the recipe", "the paper's model"
 IMAGES = 320
-COLUMNS = ("lever", "seed", "steps", "minutes", "fg_ari", "fg_ari_drawn", "mse", "error")
+COLUMNS = ("dataset", "lever", "seed", "steps", "minutes", "fg_ari", "fg_ari_drawn", "mse", "error")
 
 
-def runs(folder: Path, seeds: list[int]) -> list[sweep.Run]:
+class Study(NamedTuple):
+    seeds: int
+    budget: Sequence[str]
+    """Flags of `slotlib train` on top of the fast configuration, for all runs."""
+    levers: dict[str, Sequence[str]]
+    """What is changed → flags on top of the budget."""
+
+
+STUDIES = {
+    "tetrominoes": Study(
+        5,
+        ["--train.steps=1000", "--train.one_step_until=500", "--train.one_colour_until=1000", "--train.noise_steps=0"],
+        {
+            RECIPE: [],
+            "squared error of the average": ["--model.likelihood=average"],
+            "small noise from the start": ["--train.noise_start=0"],
+            "large noise to the end": ["--model.noise=0.8"],
+            "three iterations": ["--model.num_iterations=3"],
+            "gradient through one iteration": ["--train.one_step_until=1000"],
+            "gradient through all iterations": ["--model.gradient=unrolled", "--train.one_step_until=0"],
+            "a colour for every pixel": ["--model.colour=pixel"],
+            "a tenth of the learning rate": ["--train.lr=4e-4"],
+            "no clipping": ["--train.clip=0"],
+            "one learned start": ["--model.slot_init=one_learned"],
+            "all starts learned": ["--model.slot_init=learned"],
+            "32 bits": ["--train.precision=32-true"],
+        },
+    ),
+    "multi_dsprites": Study(
+        3,
+        ["--train.steps=3000", "--train.one_step_until=1500"],
+        {
+            RECIPE: [],
+            "squared error of the average": ["--model.likelihood=average"],
+            "slots are free": ["--model.parsimony=0"],
+            "half the price": ["--model.parsimony=0.0025"],
+            "twice the price": ["--model.parsimony=0.01"],
+            "all pixels in every step": ["--model.train_stride=1"],
+        },
+    ),
+}
+
+
+def planned(dataset: str, lever: str, config: str, flags: Sequence[str], seeds: int, folder: Path) -> list[sweep.Run]:
+    """The runs of one lever."""
     listed = []
-    for number, (lever, flags) in enumerate(LEVERS.items()):
-        for seed in seeds:
-            own = [*BUDGET, *flags, f"--train.seed={seed}"]
-            config = read_config("multi_dsprites_fast", *own)
-            name = "_".join([f"{number:02d}", *lever.split(), str(seed)])
-            listed.append(sweep.Run(folder / name, lever, seed, config, ["--config=multi_dsprites_fast", *own]))
+    for seed in range(seeds):
+        own = [*flags, "--train.eval_every=1000000", f"--train.seed={seed}"]
+        where = folder / "_".join([dataset, *lever.replace("'", "").split(), str(seed)])
+        listed.append(sweep.Run(where, lever, seed, read_config(config, *own), [f"--config={config}", *own]))
     return listed
 
 
-def paper_runs(folder: Path, seeds: list[int], minutes: float) -> list[sweep.Run]:
-    own = [f"--train.minutes={minutes:.1f}", "--train.eval_every=1000000", "--train.save_every=50"]
-    listed = []
-    for seed in seeds:
-        flags = [*own, f"--train.seed={seed}"]
-        config = read_config("multi_dsprites_paper", *flags)
-        where = folder / f"paper_{seed}"
-        listed.append(sweep.Run(where, PAPER, seed, config, ["--config=multi_dsprites_paper", *flags]))
-    return listed
-
-
-def score(run: sweep.Run, result: sweep.Result) -> dict[str, object]:
+def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, object]:
     """A line of the table."""
-    line: dict[str, object] = {"lever": run.value, "seed": run.seed, "error": result.error}
+    line: dict[str, object] = {"dataset": dataset, "lever": run.value, "seed": run.seed, "error": result.error}
     if result.error:
         return line
     model = zoo.load(run.folder / "model")
     scenes = data.make(run.config.data.name, IMAGES, seed=0, **run.config.data.options)
     scores = training.evaluate(model, scenes, IMAGES).means()
-    steps = int(training.read_log(run.folder)["step"][-1])
     return line | {
-        "steps": steps,
+        "steps": int(training.read_log(run.folder)["step"][-1]),
         "minutes": round(model.card["wall_seconds"] / 60, 2),
         "fg_ari": round(scores["fg_ari"], 4),
         "fg_ari_drawn": round(scores["fg_ari_drawn"], 4),
@@ -83,24 +100,33 @@ def score(run: sweep.Run, result: sweep.Result) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--datasets", default=",".join(STUDIES))
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time; by default one per core")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    seeds = [int(seed) for seed in asked.seeds.split(",")]
+    chosen = asked.datasets.split(",")
+    lines: list[dict[str, object]] = []
+    if RESULTS.exists():  # of datasets that are not asked for, what is there stays
+        with RESULTS.open(newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.DictReader(file) if line["dataset"] not in chosen]
 
-    planned = runs(asked.folder, seeds)
-    results = sweep.sweep(planned, asked.jobs)
-    took = [result.metrics["wall_seconds"] for result in results if result.metrics and result.value == "the recipe"]
-    papers = paper_runs(asked.folder, seeds, statistics.median(took) / 60)
-    results += sweep.sweep(papers, asked.jobs)
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for run, result in zip(planned + papers, results, strict=True):
-        table.writerow(score(run, result))
-    zoo.write(RESULTS, text.getvalue().encode())
-    print(text.getvalue())
+    for dataset in chosen:
+        study = STUDIES[dataset]
+        levers = {lever: (f"{dataset}_fast", [*study.budget, *flags]) for lever, flags in study.levers.items()}
+        for lever in [*levers, PAPER]:
+            if lever == PAPER:
+                recipe = [line for line in lines if (line["dataset"], line["lever"]) == (dataset, RECIPE)]
+                minutes = statistics.median(line["minutes"] for line in recipe if not line["error"])
+                levers[PAPER] = f"{dataset}_paper", [f"--train.minutes={minutes:.2f}"]
+            runs = planned(dataset, lever, *levers[lever], study.seeds, asked.folder)
+            results = sweep.sweep(runs, asked.jobs)
+            lines += [score(dataset, run, result) for run, result in zip(runs, results, strict=True)]
+            text = io.StringIO()
+            table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            table.writeheader()
+            table.writerows(lines)
+            zoo.write(RESULTS, text.getvalue().encode())
+            print("\n".join(",".join(str(line.get(name, "")) for name in COLUMNS) for line in lines[-study.seeds :]))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ are there already are not measured again. The page "Model zoo" shows it.
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from benchmarks.measure import machine
 from slotlib import cli, data, metrics, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.set_prediction import SlotMLP
 from slotlib.slot_attention import SlotAttentionOutput
 
 RESULTS = Path(__file__).with_name("baselines.json")
@@ -38,26 +40,23 @@ CONTESTANTS = ("recipe", "k_means", "one_slot", "slot_mlp", "paper")
 IMAGES = 320
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 """Of position against colour in k-means; both run from 0 to 1."""
-HIDDEN = 512
 
 
-class SlotMLP(nn.Module):
-    """All features in, all slots out, in a fixed order: nothing competes (the paper's baseline of that name)."""
+class NothingCompetes(nn.Module):
+    """The paper's baseline Slot MLP, called as `SlotAutoencoder` calls slot attention."""
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         self.shape = config.num_slots, config.slot_dim
-        self.layers = nn.Sequential(
-            nn.LazyLinear(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
-            nn.Linear(HIDDEN, config.num_slots * config.slot_dim), nn.Unflatten(1, self.shape),
-        )  # fmt: skip
+        self.mlp = SlotMLP(config)
 
     def initial_slots(self, batch_size: int, **unused: Any) -> Float[Tensor, "batch slots dim"]:
         """Of the right shape; they have no part in it."""
         return torch.zeros(batch_size, *self.shape)
 
     def forward(self, inputs: Float[Tensor, "batch inputs dim"], *unused: Any, **also: Any) -> SlotAttentionOutput:
-        slots = self.layers(inputs.flatten(1))
+        side = math.isqrt(inputs.shape[1])
+        slots, _ = self.mlp(inputs.unflatten(1, (side, side)))
         return SlotAttentionOutput(slots, slots.new_zeros(*slots.shape[:2], inputs.shape[1]), None)
 
 
@@ -66,9 +65,7 @@ class MLPAutoencoder(SlotAutoencoder):
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__(config)
-        self.slot_attention = SlotMLP(config)
-        self.eval()(torch.zeros(1, 3, config.resolution, config.resolution))  # the lazy layer learns its size
-        self.train()
+        self.slot_attention = NothingCompetes(config)
 
 
 def flags(contestant: str, minutes: float) -> list[str]:

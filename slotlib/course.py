@@ -3,6 +3,7 @@
 Used by all chapters; `slotlib/timings.json` beside this file is written by `make execute`.
 """
 
+import csv
 import json
 import os
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 TIMINGS = Path(__file__).with_name("timings.json")
+_SHELVES = (Path(__file__).parents[1] / "data" / "runs", Path(__file__).with_name("runs"))  # a clone; a wheel
 
 
 def begin(chapter: str) -> None:
@@ -47,6 +49,26 @@ def check(name: str, condition: object | Callable[[], object], hint: str = "") -
         print(f"✓ {name}")
     else:
         print(f"not yet: {name}" + (f" ({hint})" if hint else "") + trouble)
+
+
+def runs(name: str) -> list[dict[str, str | float]]:
+    """What longer runs measured than a chapter has time for: the lines of `data/runs/NAME.csv`, numbers as numbers.
+
+    An empty cell is left out of its line. The script that wrote the file is in `benchmarks`. Raises FileNotFoundError.
+    """
+    for shelf in _SHELVES:
+        if (shelf / f"{name}.csv").is_file():
+            with (shelf / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+                return [{key: _value(cell) for key, cell in line.items() if cell} for line in csv.DictReader(file)]
+    there = sorted(path.stem for shelf in _SHELVES for path in shelf.glob("*.csv"))
+    raise FileNotFoundError(f"no runs {name!r}; there are: {', '.join(there) or 'none'}")
+
+
+def _value(cell: str) -> str | float:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def describe_device() -> str:

@@ -83,6 +83,27 @@ def offer_speedrun(app: Sphinx, config: Config) -> None:
     config.myst_substitutions = {**config.myst_substitutions, "speedrun": "\n".join(lines)}
 
 
+def offer_scaling(app: Sphinx, config: Config) -> None:
+    """`{{ scaling }}` becomes the table of `python -m benchmarks.scaling`, both models side by side."""
+    path = ROOT / "benchmarks/scaling.json"
+    measured = json.loads(path.read_text("utf-8")) if path.exists() else {"machine": {}, "rows": {}}
+    rows, lines = measured["rows"], ["*Not measured yet.*"]
+    if rows:
+        lines = [
+            f"({', '.join(f'{key} {value}' for key, value in measured['machine'].items())})",
+            "",
+            "| | the recipe: ms a step | scenes/s | start, s | MB | the paper's: s a step | scenes/s | start, s | MB |",
+            f"|---|{'---:|' * 8}",
+        ]
+        for way in [name.removeprefix("fast: ") for name in rows if name.startswith("fast: ")]:
+            fast, paper = rows[f"fast: {way}"], rows[f"paper: {way}"]
+            cells = f"{fast['ms']:.0f}", *(f"{fast[name]:.0f}" for name in ("scenes_per_second", "start", "memory"))
+            cells += f"{paper['ms'] / 1e3:.1f}", f"{paper['scenes_per_second']:.1f}"
+            cells += tuple(f"{paper[name]:,.0f}" for name in ("start", "memory"))
+            lines.append(f"| {way} | {' | '.join(cells)} |")
+    config.myst_substitutions = {**config.myst_substitutions, "scaling": "\n".join(lines)}
+
+
 def offer_scenes(app: Sphinx, config: Config) -> None:
     """`{{ rate_NAME }}`: scenes per second from the benchmarks. `{{ likeness }}`: how close CLEVR-like comes."""
     rates = {}
@@ -146,6 +167,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_measured_times)
     app.connect("config-inited", offer_benchmarks)
     app.connect("config-inited", offer_speedrun)
+    app.connect("config-inited", offer_scaling)
     app.connect("config-inited", offer_scenes)
     app.connect("doctree-read", keep_equation_tags)
     app.connect("doctree-read", keep_widget_descriptions)
