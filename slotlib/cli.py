@@ -1,6 +1,7 @@
 """The command line: `slotlib train|sweep|evaluate|data|zoo` (also `python -m slotlib`)."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch.utils.data import Dataset
 
@@ -34,14 +36,37 @@ def _config_path(name: str) -> str:
     raise SystemExit(f"slotlib: no configuration {name!r}: not a file, and slotlib ships {', '.join(config_names())}")
 
 
-def _train_parser() -> ArgumentParser:
-    """Every field of `training.Config` as a flag, on top of the YAML file."""
+def _train_parser(model_class: str) -> ArgumentParser:
+    """Every field of `training.Config` as a flag, on top of the YAML file. The class of the model says which it has."""
     parser = ArgumentParser(prog="slotlib train", description="Train a model from a configuration.")
     parser.add_argument("--config", action="config", help=f"a YAML file, or one of: {', '.join(config_names())}")
     parser.add_argument("--folder", type=str, required=True, help="where the run lives; an interrupted run goes on")
     parser.add_argument("--resume", type=bool, default=True, help="go on with a run found in the folder")
-    parser.add_class_arguments(training.Config)
+    parser.add_argument(
+        "--model_class", type=Literal[tuple(zoo.MODELS)], default=model_class, help="what the fields of `model` build"
+    )
+    parser.add_class_arguments(zoo.MODELS[model_class][1], "model")
+    parser.add_class_arguments(training.DataConfig, "data")
+    parser.add_class_arguments(training.TrainConfig, "train")
     return parser
+
+
+def _model_class(arguments: Sequence[str]) -> str:
+    """The class of model that arguments of `slotlib train` ask for, by flag or, before that, in a YAML file.
+
+    What cannot be read or is unknown is left to the parser, which says what is wrong.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--config", action="append", nargs="?", default=[])
+    first.add_argument("--model_class", nargs="?")
+    asked, _ = first.parse_known_args(arguments)
+    name = None
+    for path in filter(None, asked.config):
+        with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            name = content.get("model_class", name) if isinstance(content, dict) else name
+    name = asked.model_class or name
+    return name if name in zoo.MODELS else "SlotAutoencoder"
 
 
 def _numbers(text: str) -> list[int]:
@@ -77,7 +102,7 @@ def _evaluate_parser() -> ArgumentParser:
     parser.add_argument("--images", type=int, default=640)
     parser.add_argument("--scenes_seed", type=int, default=0, help="which generated scenes; training never uses seed 0")
     parser.add_argument("--noise_seed", type=int, default=0, help="of the slots' initial noise")
-    parser.add_argument("--restarts", type=int, default=1, help="initialisations tried per image")
+    parser.add_argument("--restarts", type=int | None, default=None, help="initialisations tried per image")
     parser.add_argument("--num_slots", type=int | None, default=None)
     parser.add_argument("--num_iterations", type=int | None, default=None)
     parser.add_argument("--num_objects", type=int | None, default=None, help="other than it was trained with")
@@ -122,7 +147,6 @@ def _config(arguments: Namespace) -> training.Config:
 
 
 def _parse_train(arguments: Sequence[str]) -> Namespace:
-    parser = _train_parser()
     # A bare name after --config means the packaged file.
     resolved = list(arguments)
     for i, argument in enumerate(resolved):
@@ -130,6 +154,7 @@ def _parse_train(arguments: Sequence[str]) -> Namespace:
             resolved[i + 1] = _config_path(resolved[i + 1])
         elif argument.startswith("--config="):
             resolved[i] = f"--config={_config_path(argument.removeprefix('--config='))}"
+    parser = _train_parser(_model_class(resolved))
     return parser.instantiate(parser.parse_args(resolved))
 
 
@@ -157,7 +182,7 @@ def _sweep(arguments: Sequence[str]) -> None:
             runs.append(sweep.Run(folder, value, seed, config, [f"--config={_config_path(parsed.config)}", *own]))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends a sweep ends its runs
     results = sweep.sweep(runs, parsed.jobs)
-    score = "fg_ari" if any("fg_ari" in result.metrics for result in results) else "mse"
+    score = next((next(iter(result.metrics)) for result in results if result.metrics), "loss")  # the leading one
     sweep.write(results, parsed.folder, score)
     _print_table(sweep.table(results, score), field, score)
     failed = [result for result in results if result.error]
@@ -194,7 +219,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     else:
         kept = model.card["training"]["eval_images"]
         _, scenes = training.held_out_part(read(trained_on["name"], **options), kept)
-    how = {name: getattr(parsed, name) for name in ("restarts", "num_slots", "num_iterations")}
+    names = "restarts", "num_slots", "num_iterations"
+    how = {name: getattr(parsed, name) for name in names if getattr(parsed, name) is not None}
     scores = training.measured(model, scenes, parsed.images, parsed.noise_seed, **how)
     print(json.dumps(scores | ({"scenes": parsed.data} if parsed.data else {}), indent=2))
 
@@ -250,7 +276,8 @@ def _zoo(arguments: Sequence[str]) -> None:
         return
     for name in zoo.names():
         card = zoo.load(name).card
-        print(f"{name}: {card['model']}, {card['bytes'] / 1e6:.2f} MB, FG-ARI {card['metrics'][0]['fg_ari']:.3f}")
+        score, value = next(iter(card["metrics"][0].items()))  # the leading one
+        print(f"{name}: {card['model']}, {card['bytes'] / 1e6:.2f} MB, {score} {value:.3f}")
 
 
 COMMANDS = {"train": _train, "sweep": _sweep, "evaluate": _evaluate, "data": _data, "zoo": _zoo}

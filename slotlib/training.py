@@ -14,22 +14,25 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
 
 from slotlib import data, diagnosis, metrics, plots, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.data.clevr_folder import CATEGORIES, clevr_targets
 from slotlib.data.files import Files, read
 from slotlib.log import Log, read_log
+from slotlib.set_prediction import SetPredictor, SetPredictorConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,6 +41,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "Evaluation",
+    "SetEvaluation",
     "TrainConfig",
     "evaluate",
     "held_out_part",
@@ -80,6 +84,9 @@ class TrainConfig:
     accumulate: int = 1
     """Parts in which each device works through its share of a batch, to save memory; the step is the same."""
     seed: int = 0
+    start_from: str = ""
+    """A checkpoint, shipped or a path, whose weights a new run starts with where name and shape agree: of an
+    autoencoder a set predictor takes the encoder and slot attention."""
     lr: float = 4e-4
     warmup_steps: int = 10_000
     """The learning rate rises linearly to `lr`, times the decay, which runs from step 0."""
@@ -97,6 +104,8 @@ class TrainConfig:
     noise_start: float = 0.0
     """Where `model.noise` starts, to fall to its own value along a cosine; without effect unless larger. A tolerant
     start lets slots take hold of objects that they cannot draw yet (likelihood="mixture" only)."""
+    noise_steps: int = 0
+    """Steps in which it falls; 0: all of them."""
     parsimony_from: int = 0
     """Before this step slots are free; in as many steps again what they cost rises to `model.parsimony`."""
     clip: float = 0.0
@@ -121,7 +130,8 @@ class TrainConfig:
 class Config:
     """A training run: the model, the scenes, the schedule. The YAML files in `slotlib/configs` fill one of these."""
 
-    model: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    model: AutoencoderConfig | SetPredictorConfig = field(default_factory=AutoencoderConfig)
+    """Its type says what is trained: a `SlotAutoencoder` on images, a `SetPredictor` on images and CLEVR's objects."""
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -141,6 +151,19 @@ class Evaluation(NamedTuple):
 
     def means(self) -> dict[str, float]:
         return {name: scores.mean().item() for name, scores in self._asdict().items()}
+
+
+class SetEvaluation(NamedTuple):
+    """Average precision of predicted sets, over all images together: within any distance, 1, 0.5, 0.25 and 0.125 m."""
+
+    ap_inf: float
+    ap_1: float
+    ap_0_5: float
+    ap_0_25: float
+    ap_0_125: float
+
+    def means(self) -> dict[str, float]:
+        return self._asdict()
 
 
 def schedule_position(step: int, seconds: float, config: TrainConfig) -> float:
@@ -195,12 +218,12 @@ def evaluate(
     batch_size: int = 64,
     seed: int = 0,
     **options: Any,
-) -> Evaluation:
-    """Score a model's masks (argmax over slots) on the first `images` scenes of `dataset`.
+) -> Evaluation | SetEvaluation:
+    """Score a model on the first `images` scenes of `dataset`: its masks (argmax over slots), or its sets.
 
     Args:
-        model: called as a `SlotAutoencoder`; left in the mode it was in.
-        dataset: scenes with `image` and, for all scores but the error, `mask`.
+        model: a `SetPredictor`, or called as a `SlotAutoencoder`; left in the mode it was in.
+        dataset: scenes with `image` and, for all scores but the error, `mask`; for sets with CLEVR's `objects`.
         images: how many; at most all there are.
         seed: of the slots' initial noise.
         options: passed to the model: `num_slots`, `num_iterations`, `restarts`.
@@ -212,9 +235,12 @@ def evaluate(
     parts = []
     for start in range(0, min(images, len(dataset)), batch_size):
         scenes = range(start, min(start + batch_size, images, len(dataset)))
-        batch = torch.utils.data.default_collate(dataset.__getitems__(list(scenes)))
+        batch = default_collate(dataset.__getitems__(list(scenes)))
         image = batch["image"].to(parameter)
         output = model(image, generator=generator, **options)
+        if isinstance(model, SetPredictor):
+            parts.append((output.properties, _targets(batch).to(parameter)))
+            continue
         mse = (output.reconstruction - image).square().mean(dim=(1, 2, 3))
         overlap, drawn = [torch.full_like(mse, math.nan)] * 4, torch.full_like(mse, math.nan)
         if "mask" in batch:
@@ -224,7 +250,10 @@ def evaluate(
             drawn = metrics.fg_ari(true, output.drawn_masks.argmax(dim=1))
         parts.append(Evaluation(*overlap, mse, drawn))
     model.train(was_training)
-    return Evaluation(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+    columns = [torch.cat(column).cpu() for column in zip(*parts, strict=True)]
+    if isinstance(model, SetPredictor):
+        return SetEvaluation(*(metrics.average_precision(*columns, threshold) for threshold in metrics.THRESHOLDS))
+    return Evaluation(*columns)
 
 
 def _training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -243,6 +272,17 @@ def _restore(state: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.
             _, index, key = name.split(".", 2)
             memory.setdefault(int(index), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": memory})
+
+
+def _start_from(model: nn.Module, checkpoint: str) -> None:
+    """Take over the weights of another model where name and shape agree. Raises ValueError if none do."""
+    own = model.state_dict()
+    theirs = zoo.load(checkpoint).state_dict()
+    shared = {name: tensor for name, tensor in theirs.items() if name in own and tensor.shape == own[name].shape}
+    if not shared:
+        raise ValueError(f"train.start_from: no weight of {checkpoint} fits a {type(model).__name__} of this size")
+    model.load_state_dict(shared, strict=False)
+    logger.info("starting from %s: %d of %d weights", checkpoint, len(shared), len(own))
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -295,45 +335,62 @@ def measured(model: nn.Module, dataset: Dataset, images: int, seed: int = 0, **o
     scores = evaluate(model, dataset, images, seed=seed, **options)
     return {
         **{name: round(value, 5) for name, value in scores.means().items() if not math.isnan(value)},
-        "images": len(scores.mse),
+        "images": min(images, len(dataset)),
         **({"scenes_seed": dataset.seed} if isinstance(dataset, data.Scenes) else {"scenes": "last of the files"}),
         "noise_seed": seed,
         **options,
     }
 
 
-def _images(scenes: list[dict[str, Any]]) -> Float[Tensor, "batch 3 height width"]:
-    """Training looks at nothing else."""
-    return torch.stack([scene["image"] for scene in scenes])
+def _targets(batch: Mapping[str, Any]) -> Float[Tensor, "batch objects 19"]:
+    """The sets to predict. Raises ValueError unless these are scenes of CLEVR's kind."""
+    objects = batch.get("objects", {})
+    if missing := {"present", "position", *CATEGORIES} - objects.keys():
+        raise ValueError(f"set prediction needs scenes like CLEVR's; these do not tell: {', '.join(sorted(missing))}")
+    return clevr_targets(objects)
 
 
-def _kept(scenes: Dataset, progress: bool) -> UInt8[Tensor, "scenes 3 height width"]:
-    """The images of all scenes, 64 at a time."""
+def _seen(scenes: list[dict[str, Any]], sets: bool) -> tuple[Tensor, ...]:
+    """All that training looks at, which `loss` takes in this order: images and, to predict `sets`, their targets."""
+    images = torch.stack([scene["image"] for scene in scenes])
+    if not sets:
+        return (images,)
+    return images, _targets(default_collate([{"objects": scene.get("objects", {})} for scene in scenes]))
+
+
+def _kept(scenes: Dataset, sets: bool, progress: bool) -> tuple[Tensor, ...]:
+    """What training looks at in all scenes, drawn 64 at a time, images as bytes."""
     parts = []
     for start in tqdm(range(0, len(scenes), 64), "drawing scenes", disable=None if progress else True):
-        part = _images(scenes.__getitems__(range(start, min(start + 64, len(scenes)))))
-        parts.append((part * 255).round().byte())
-    return torch.cat(parts)
+        images, *targets = _seen(scenes.__getitems__(range(start, min(start + 64, len(scenes)))), sets)
+        parts.append(((images * 255).round().byte(), *targets))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
 def _batches(
-    scenes: Dataset, order: Iterator[list[int]], keep: bool, workers: int, fabric: "Fabric", progress: bool
-) -> Iterator[Float[Tensor, "batch 3 height width"]]:
-    """The images of one batch after another, on the device of this process."""
-    if keep:
-        images = _kept(scenes, progress).to(fabric.device)
+    scenes: Dataset, order: Iterator[list[int]], sets: bool, config: Config, fabric: "Fabric", progress: bool
+) -> Iterator[tuple[Tensor, ...]]:
+    """What training looks at in one batch after another, on the device of this process."""
+    if config.data.keep:
+        images, *targets = (kept.to(fabric.device) for kept in _kept(scenes, sets, progress))
         for index in order:
-            yield images[index].float() / 255
-    elif isinstance(scenes, data.Scenes) and not workers:
+            yield images[index].float() / 255, *(target[index] for target in targets)
+    elif isinstance(scenes, data.Scenes) and not config.train.workers:
         # On a GPU generated scenes are drawn there, and never cross from the processor's memory.
         where = fabric.device if fabric.device.type == "cuda" else "cpu"
         for index in order:
             batch = scenes.draw(scenes.seed, torch.tensor(index, device=where), **scenes.options)
-            yield batch["image"].contiguous().to(fabric.device)
+            targets = [_targets(batch)] if sets else []
+            yield tuple(tensor.contiguous().to(fabric.device) for tensor in (batch["image"], *targets))
     else:
         # From pinned memory Fabric copies to a GPU without waiting.
-        pinned = fabric.device.type == "cuda"
-        loader = DataLoader(scenes, batch_sampler=order, num_workers=workers, collate_fn=_images, pin_memory=pinned)
+        loader = DataLoader(
+            scenes,
+            batch_sampler=order,
+            num_workers=config.train.workers,
+            collate_fn=partial(_seen, sets=sets),
+            pin_memory=fabric.device.type == "cuda",
+        )
         yield from fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
 
@@ -342,23 +399,28 @@ def _fade_in(position: float, start: int, steps: int) -> float:
     return min(1.0, max(0.0, (position - start) / steps)) if steps else float(position >= start)
 
 
-def _switch(model: SlotAutoencoder, position: float, options: TrainConfig) -> None:
+def _switch(model: SlotAutoencoder | SetPredictor, position: float, options: TrainConfig) -> None:
     """What the schedule holds back until its time: gradients through several iterations, shading, small noise, and
     what slots cost."""
-    one_step = position < options.one_step_until
-    model.slot_attention.gradient = "implicit" if one_step else model.config.gradient
-    model.slot_attention.gradient_steps = 1 if one_step else model.config.gradient_steps
+    if hasattr(model, "slot_attention"):
+        one_step = position < options.one_step_until
+        model.slot_attention.gradient = "implicit" if one_step else model.config.gradient
+        model.slot_attention.gradient_steps = 1 if one_step else model.config.gradient_steps
+    if isinstance(model, SetPredictor):
+        return
     if model.config.colour == "shaded":
         model.decoder.shading = _fade_in(position, options.one_colour_until, options.shading_steps)
     end, excess = model.config.noise, max(0.0, options.noise_start - model.config.noise)
-    model.noise = end + excess * 0.5 * (1 + math.cos(math.pi * min(1.0, position / options.steps)))
+    model.noise = end + excess * 0.5 * (
+        1 + math.cos(math.pi * min(1.0, position / (options.noise_steps or options.steps)))
+    )
     model.parsimony = model.config.parsimony * _fade_in(position, options.parsimony_from, options.parsimony_from)
 
 
 def _backward(
-    fabric: "Fabric", model: nn.Module, images: Float[Tensor, "batch 3 height width"], step: int, options: TrainConfig
+    fabric: "Fabric", model: nn.Module, batch: tuple[Tensor, ...], step: int, options: TrainConfig
 ) -> Float[Tensor, ""]:
-    """Gradients of the whole batch's loss, of which this process holds `images`. Returns the mean loss of these.
+    """Gradients of the whole batch's loss, of which this process holds `batch`. Returns the mean loss of this share.
 
     Part by part, each a share of the whole; after the last one the devices exchange gradients.
     """
@@ -369,7 +431,7 @@ def _backward(
         with fabric.no_backward_sync(model, enabled=part < parts - 1):
             try:
                 with fabric.autocast():
-                    loss = model.loss(images[part::parts], generator, share) / parts
+                    loss = model.loss(*(tensor[part::parts] for tensor in batch), generator, share) / parts
             except ValueError as error:  # slot attention refuses NaN, before the loss shows it
                 hint = "; if the loss exploded, try a lower learning rate or clip=1" if step else ""
                 raise ValueError(f"step {step + 1}: {error}{hint}") from error
@@ -378,7 +440,7 @@ def _backward(
     return total
 
 
-def train(config: Config, folder: Path | str, resume: bool = True, progress: bool = True) -> SlotAutoencoder:
+def train(config: Config, folder: Path | str, resume: bool = True, progress: bool = True) -> nn.Module:
     """Train a model. `folder` gets checkpoints, `log.csv`, TensorBoard's files and, at the end, `model` and its card.
 
     Args:
@@ -419,7 +481,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         )
 
     torch.manual_seed(options.seed)  # the initial weights; every later draw has a generator of its own
-    model = SlotAutoencoder(config.model)
+    sets = isinstance(config.model, SetPredictorConfig)
+    model = SetPredictor(config.model) if sets else SlotAutoencoder(config.model)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
     step, seconds = 0, 0.0
     if saved := _checkpoints(folder):
@@ -431,6 +494,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         _restore(state, model, optimizer)
         step, seconds = card["step"], card["seconds"]
         logger.info("resuming %s at step %d", folder, step)
+    elif options.start_from:
+        _start_from(model, options.start_from)
     model, optimizer = fabric.setup(model, optimizer)
     model.mark_forward_method("loss")
     network = model.module  # without Fabric's wrapping
@@ -439,9 +504,10 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
 
     scenes, held_out = _scenes(config.data, options)
     order = scene_order(len(scenes), options.batch_size, options.seed, step, fabric.global_rank, fabric.world_size)
-    batches = _batches(scenes, order, config.data.keep, options.workers, fabric, progress)
+    batches = _batches(scenes, order, sets, config, fabric, progress)
     if fabric.is_global_zero:
-        log = Log(folder, ("loss", "lr", "grad_norm", *Evaluation._fields, *diagnosis.Diagnosis._fields), step)
+        measures = SetEvaluation._fields if sets else (*Evaluation._fields, *diagnosis.Diagnosis._fields)
+        log = Log(folder, ("loss", "lr", "grad_norm", *measures), step)
     warned: dict[str, str] = {}
     bar = tqdm(
         initial=step,
@@ -452,13 +518,13 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     position = schedule_position(step, seconds, options)
     while position < options.steps:
         # Step.
-        images = next(batches)
+        batch = next(batches)
         lr = learning_rate(position, options)
         for group in optimizer.param_groups:
             group["lr"] = lr
         _switch(network, position, options)
         optimizer.zero_grad()
-        values = {"loss": _backward(fabric, model, images, step, options), "lr": lr}
+        values = {"loss": _backward(fabric, model, batch, step, options), "lr": lr}
         if options.clip:
             values["grad_norm"] = fabric.clip_gradients(
                 model, optimizer, max_norm=options.clip, error_if_nonfinite=False
@@ -490,11 +556,12 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             scores = evaluate(network, held_out, options.eval_images).means()
             pictures, signs = _look(network, held_out)
             log.pictures(step, pictures)
-            logger.info("step %d: loss %.4f, FG-ARI %.3f", step, values["loss"], scores["fg_ari"])
-            found = diagnosis.warnings(signs)
+            leading = next(iter(scores))
+            logger.info("step %d: loss %.4f, %s %.3f", step, values["loss"], leading, scores[leading])
+            found = diagnosis.warnings(signs) if signs else {}
             for kind in [kind for kind in found if kind not in warned]:
                 logger.warning("step %d: %s", step, found[kind])
-            warned, signs = found, signs._asdict()
+            warned, signs = found, signs._asdict() if signs else {}
         if logs or evaluates:
             log.numbers(step, seconds, train=values, eval=scores, masks=signs)
         if saves:
@@ -526,19 +593,21 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
 
 
 @torch.no_grad()
-def _look(model: nn.Module, dataset: Dataset) -> tuple[dict[str, list[np.ndarray]], diagnosis.Diagnosis]:
-    """What the model makes of up to 64 held-out scenes: pictures of the first eight, signs of failure in all."""
+def _look(model: nn.Module, dataset: Dataset) -> tuple[dict[str, list[np.ndarray]], diagnosis.Diagnosis | None]:
+    """What the model makes of up to 64 held-out scenes: pictures of the first eight; of all, signs of failure in the
+    masks, if there are masks."""
     scenes = dataset.__getitems__(range(min(64, len(dataset))))
-    images = _images(scenes).to(next(model.parameters()))
+    (images,) = _seen(scenes, sets=False)
+    images = images.to(next(model.parameters()))
     output = model.eval()(images, generator=torch.Generator().manual_seed(0))
     model.train()
-    attention = nn.functional.interpolate(output.attention, size=images.shape[-2:])
-    rows = {
-        "scenes/image": [plots.to_pixels(each) for each in images[:8]],
-        "scenes/reconstruction": [plots.to_pixels(each) for each in output.reconstruction[:8]],
-        "scenes/masks": [plots.segmentation(each) for each in output.masks[:8]],
-        "scenes/attention": [plots.segmentation(each) for each in attention[:8]],
-    }
+    rows = {"scenes/image": [plots.to_pixels(each) for each in images[:8]]}
+    if not isinstance(model, SetPredictor):
+        rows["scenes/reconstruction"] = [plots.to_pixels(each) for each in output.reconstruction[:8]]
+        rows["scenes/masks"] = [plots.segmentation(each) for each in output.masks[:8]]
+    if output.attention is not None:
+        attention = nn.functional.interpolate(output.attention, size=images.shape[-2:])
+        rows["scenes/attention"] = [plots.segmentation(each) for each in attention[:8]]
     if "mask" in scenes[0]:
         rows["scenes/true_objects"] = [plots.labels_picture(each["mask"])[..., :3] for each in scenes[:8]]
-    return rows, diagnosis.diagnose(output.masks)
+    return rows, None if isinstance(model, SetPredictor) else diagnosis.diagnose(output.masks)

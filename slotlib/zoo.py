@@ -18,11 +18,15 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.set_prediction import SetPredictor, SetPredictorConfig
 
 _PACKAGE = Path(__file__).parent
 _SHELVES = (_PACKAGE.parent / "data" / "checkpoints", _PACKAGE / "checkpoints")  # a clone; an installed wheel
 
-MODELS = {"SlotAutoencoder": (SlotAutoencoder, AutoencoderConfig)}
+MODELS = {
+    "SlotAutoencoder": (SlotAutoencoder, AutoencoderConfig),
+    "SetPredictor": (SetPredictor, SetPredictorConfig),
+}
 """Class name on a card → the class and its configuration."""
 
 

@@ -3,7 +3,7 @@
     python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."] [--files CLEVR_v1.0]
 
 The runs differ in their seed only. All of them are measured and reported on the card: from one start, from the best of
-four, and for a mixture also by its masks as they were drawn. Which one ships is decided by the order on the command
+four, and for a mixture also by its masks as they were drawn; predicted sets by their average precision. Which one ships is decided by the order on the command
 line, not by the scores. Then `python book/tools/zoo.py` brings the page "Model zoo" up to date.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from slotlib import data, training, zoo
+from slotlib.set_prediction import SetPredictor
 
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
 IMAGES = 640
@@ -26,6 +27,8 @@ def measure(model: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A card's "metrics", and the scores of its entry in "seeds"."""
     scenes = data.make(model.card["dataset"]["name"], IMAGES, SCENES_SEED, **model.card["dataset"]["options"])
     metrics = [training.measured(model, scenes, IMAGES)]
+    if isinstance(model, SetPredictor):
+        return metrics, {name: metrics[0][name] for name in training.SetEvaluation._fields}
     scores = {"fg_ari": metrics[0]["fg_ari"]}
     if model.config.likelihood == "mixture":
         scores["fg_ari_drawn"] = metrics[0]["fg_ari_drawn"]
@@ -56,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
     if asked.files:
         scenes = data.read(asked.files, **asked.options)
-        tries = [training.measured(model, scenes, len(scenes), **how) for how in ({}, {"restarts": 4})]
+        ways = [{}] if isinstance(model, SetPredictor) else [{}, {"restarts": 4}]
+        tries = [training.measured(model, scenes, len(scenes), **how) for how in ways]
         source = {"scenes": asked.called or asked.files.name, "options": asked.options}
         card["elsewhere"] = [{**entry, **source} for entry in tries]
     zoo.save(model, CHECKPOINTS / asked.name, card)
