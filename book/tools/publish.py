@@ -3,8 +3,9 @@
     python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."] [--files CLEVR_v1.0]
 
 The runs differ in their seed only. All of them are measured and reported on the card: from one start, from the best of
-four, and for a mixture also by its masks as they were drawn; predicted sets by their average precision. Which one ships is decided by the order on the command
-line, not by the scores. Then `python book/tools/zoo.py` brings the page "Model zoo" up to date.
+four, and for a mixture also by its masks as they were drawn; predicted sets by their average precision. Which one ships
+is decided by the order on the command line, not by the scores. Then `python book/tools/zoo.py` brings the page "Model
+zoo" up to date.
 """
 
 import argparse

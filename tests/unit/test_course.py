@@ -20,5 +20,5 @@ def test_runs_are_the_lines_of_their_file(tmp_path, monkeypatch):
 def test_runs_that_are_missing_are_named_with_those_that_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(course, "_SHELVES", (tmp_path,))
     (tmp_path / "levers.csv").touch()
-    with pytest.raises(FileNotFoundError, match="'lever'.*levers"):
+    with pytest.raises(FileNotFoundError, match=r"'lever'.*levers"):
         course.runs("lever")
