@@ -249,7 +249,43 @@ def _baseline_cost(row: dict) -> str:
     return f"{row['mse']:.5f} | {row['minutes']:.1f} | {row['steps']:,} | {row['parameters']:,}"
 
 
+THRESHOLDS = {"ap_inf": "∞", "ap_1": "1", "ap_0_5": "0.5", "ap_0_25": "0.25", "ap_0_125": "0.125"}
+"""A card's names of average precision → within how many metres."""
+
+
+def offer_sets(app: Sphinx, config: Config) -> None:
+    """`{{ zoo_sets }}`: the models that predict sets, a section each."""
+    lines: list[str] = []
+    for path in sorted((ROOT / "data/checkpoints").glob("*.json")):
+        card = json.loads(path.read_text("utf-8"))
+        if card["model"] != "SetPredictor":
+            continue
+        made = card["configuration"]
+        options = ", ".join(f"`{key}={value}`" for key, value in card["dataset"]["options"].items())
+        source = card["training"]["start_from"]
+        rows = [(f"{card['metrics'][0]['images']} fresh scenes", card["metrics"][0])]
+        rows += [(f"seed {run['seed']}", run) for run in card["seeds"][1:]]
+        for entry in card.get("elsewhere", []):
+            rows.append((f"{entry['images']} scenes from files ({entry['scenes']})", entry))
+        lines += [
+            f"(zoo-{path.stem})=",
+            f"### {path.stem}",
+            "",
+            f"Sets of properties on {SCENES[card['dataset']['name']]} ({options}), at {made['resolution']}×"
+            f"{made['resolution']}; {made['num_slots']} slots, {made['num_iterations']} iterations, "
+            f"{card['bytes'] / 1e6:.2f} MB. {_zoo_training(card)}"
+            + (f" It started from the weights of `{source}`." if source else ""),
+            "",
+            f"| average precision within | {' m | '.join(THRESHOLDS.values())} m |",
+            f"|---|{'---:|' * len(THRESHOLDS)}",
+            *(f"| {called} | {' | '.join(f'{entry[name]:.3f}' for name in THRESHOLDS)} |" for called, entry in rows),
+            "",
+        ]
+    config.myst_substitutions = {**config.myst_substitutions, "zoo_sets": "\n".join(lines)}
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_model_zoo)
     app.connect("config-inited", offer_baselines)
+    app.connect("config-inited", offer_sets)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
