@@ -38,15 +38,16 @@ class Study(NamedTuple):
 STUDIES = {
     "tetrominoes": Study(
         5,
-        ["--train.steps=1000", "--train.one_step_until=500", "--train.one_colour_until=1000", "--train.noise_steps=0"],
+        ["--train.steps=1000", "--train.one_colour_until=250", "--train.shading_steps=50"],
         {
             RECIPE: [],
             "squared error of the average": ["--model.likelihood=average"],
             "small noise from the start": ["--train.noise_start=0"],
             "large noise to the end": ["--model.noise=0.8"],
             "three iterations": ["--model.num_iterations=3"],
-            "gradient through one iteration": ["--train.one_step_until=1000"],
-            "gradient through all iterations": ["--model.gradient=unrolled", "--train.one_step_until=0"],
+            "gradient through one iteration": ["--model.gradient_steps=1"],
+            "gradient through all iterations": ["--model.gradient=unrolled"],
+            "shading from the start": ["--train.one_colour_until=0"],
             "a colour for every pixel": ["--model.colour=pixel"],
             "a tenth of the learning rate": ["--train.lr=4e-4"],
             "no clipping": ["--train.clip=0"],

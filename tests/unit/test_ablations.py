@@ -1,0 +1,47 @@
+"""A lever that changes nothing, or two things, would be read as a result."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks import ablations, baselines
+from slotlib.cli import read_config
+
+LEVERS = [(dataset, lever) for dataset, study in ablations.STUDIES.items() for lever in study.levers]
+
+
+def fields(config):
+    return {f"{part}.{name}": value for part, values in asdict(config).items() for name, value in values.items()}
+
+
+@pytest.mark.parametrize(("dataset", "lever"), LEVERS)
+def test_a_lever_changes_what_it_names_and_nothing_else(dataset, lever):
+    study = ablations.STUDIES[dataset]
+    recipe, changed = (
+        fields(ablations.planned(dataset, lever, f"{dataset}_fast", [*study.budget, *flags], 1, Path("runs"))[0].config)
+        for flags in ([], study.levers[lever])
+    )
+    named = {flag.removeprefix("--").partition("=")[0] for flag in study.levers[lever]}
+    assert {name for name in recipe if recipe[name] != changed[name]} == named
+
+
+def test_runs_of_one_lever_differ_in_their_seed_only():
+    runs = ablations.planned("tetrominoes", ablations.RECIPE, "tetrominoes_fast", [], 3, Path("runs"))
+    assert [fields(run.config) | {"train.seed": 0} for run in runs] == 3 * [fields(runs[0].config)]
+    assert len({run.folder for run in runs}) == 3
+
+
+@pytest.mark.parametrize("dataset", baselines.DATASETS)
+@pytest.mark.parametrize("contestant", ["one_slot", "slot_mlp", "paper"])
+def test_a_baseline_keeps_the_schedule_of_its_family(dataset, contestant):
+    family = "paper" if contestant == "paper" else "fast"
+    config = read_config(f"{dataset}_{family}", *baselines.flags(contestant, 3.0))
+    same = read_config(f"{dataset}_{family}")
+    assert (config.train.lr, config.train.batch_size, config.data) == (
+        same.train.lr,
+        same.train.batch_size,
+        same.data,
+    )
+    assert config.model.num_slots == (1 if contestant == "one_slot" else same.model.num_slots)
+    assert config.train.minutes == (3.0 if contestant == "paper" else 0.0)
