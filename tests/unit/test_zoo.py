@@ -140,6 +140,13 @@ def test_a_shipped_model_does_on_other_scenes_what_its_card_says(name):
     assert scores["mse"] == pytest.approx(promised["mse"], rel=0.3)
 
 
+def test_the_shipped_sets_are_on_other_scenes_what_the_card_says():
+    model = zoo.load("clevr10_sets")
+    scenes = data.make("clevr", 160, seed=777, **model.card["dataset"]["options"])
+    scores, promised = training.evaluate(model, scenes, 160).means(), model.card["metrics"][0]
+    assert all(scores[name] == pytest.approx(promised[name], abs=0.06) for name in scores)
+
+
 def test_objects_of_clevr_itself_are_found_by_the_model_that_saw_only_our_likeness():
     folder = Path(__file__).parents[3] / "shared" / "data" / "clevr_sample"
     if not folder.exists():
