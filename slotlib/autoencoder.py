@@ -107,6 +107,16 @@ def fourier_features(positions: Float[Tensor, "*shape"], bands: int) -> Float[Te
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+def check_images(images: Float[Tensor, "batch 3 height width"], side: int) -> None:
+    """Raises ValueError unless `images` is `[batch, 3, side, side]`, floating point and finite."""
+    if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
+        raise ValueError(
+            f"images must be floating point [batch, 3, {side}, {side}], got {images.dtype} {list(images.shape)}"
+        )
+    if not torch.compiler.is_compiling() and not images.mean(dtype=torch.float32).isfinite():
+        raise ValueError("images must be finite, got NaN or infinite pixels")
+
+
 class SoftPositionEmbedding(nn.Module):
     """Adds a learned linear map of the coordinates to a feature map (Locatello et al., 2020, appendix E.2).
 
@@ -387,13 +397,7 @@ class SlotAutoencoder(nn.Module):
 
         Raises ValueError unless `images` is `[batch, 3, resolution, resolution]`, floating point and finite.
         """
-        side = self.config.resolution
-        if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
-            raise ValueError(
-                f"images must be floating point [batch, 3, {side}, {side}], got {images.dtype} {list(images.shape)}"
-            )
-        if not torch.compiler.is_compiling() and not images.mean(dtype=torch.float32).isfinite():
-            raise ValueError("images must be finite, got NaN or infinite pixels")
+        check_images(images, self.config.resolution)
         return self.encoder(images * 2 - 1)
 
     def loss(

@@ -22,7 +22,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib.autoencoder import Encoder
+from slotlib.autoencoder import Encoder, check_images
 from slotlib.metrics import PROPERTIES
 from slotlib.slot_attention import SlotAttention, SlotInit, glorot_
 
@@ -301,13 +301,7 @@ class SetPredictor(nn.Module):
 
         Raises ValueError unless `images` is `[batch, 3, resolution, resolution]`, floating point and finite.
         """
-        side = self.config.resolution
-        if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
-            raise ValueError(
-                f"images must be floating point [batch, 3, {side}, {side}], got {images.dtype} {list(images.shape)}"
-            )
-        if not torch.compiler.is_compiling() and not images.mean(dtype=torch.float32).isfinite():
-            raise ValueError("images must be finite, got NaN or infinite pixels")
+        check_images(images, self.config.resolution)
         return self.encoder(images * 2 - 1)
 
     def forward(
