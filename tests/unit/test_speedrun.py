@@ -97,14 +97,29 @@ def test_the_report_has_a_row_for_each_contestant_and_number_of_cores():
         assert {len(row) for row in rows} == {len(heading)}
     (_, *times), (_, *ends) = shown["tables"]
     assert [(row[0], row[1], row[2]) for row in times] == [
-        ("recipe `tetrominoes`", "1", "3"),
-        ("recipe `tetrominoes`", "2", "1"),
+        ("recipe, 9,000 steps", "1", "3"),
+        ("recipe, 9,000 steps", "2", "1"),
         ("the paper's model", "1", "1"),
         ("the paper's model on PyPI slot-attention 1.5.2", "2", "1"),
     ]
     assert times[0][3:] == ["60 s", "120 s", "120 s"]
     assert ends[0][2:] == ["60 s", "0.990", "200", "90 min"]  # 9000 steps, 100 a minute
     assert shown["notes"][1:] == ["All runs: processor some."]
+
+
+def test_goals_are_for_the_fastest_schedule():
+    runs = [result(0.9, 0.93), result(0.1, 0.1, 0.96, every=60) | {"steps": 20_000}]
+    goals = report(dict(enumerate(runs)))["notes"][0]
+    assert goals.endswith("0.90 in 100 s (met), 0.95 in 180 s (met), 0.99 in 1200 s (not met).")
+    assert len(report(dict(enumerate(runs)))["tables"][0]) == 3  # a row for each
+
+
+def test_a_shorter_schedule_shortens_its_stages():
+    own, short = (speedrun.configuration("recipe", "tetrominoes", 0, steps).train for steps in (0, 1000))
+    assert short.steps == 1000
+    assert own.one_colour_until / own.steps == short.one_colour_until / short.steps
+    assert speedrun.configuration("recipe", "tetrominoes", 0, own.steps).train == own
+    assert Run("recipe", "tetrominoes", 1, 0, 5, 1000).key != Run("recipe", "tetrominoes", 1, 0, 5).key
 
 
 def test_the_figure_shows_every_seed_and_every_level():
@@ -228,7 +243,7 @@ def fake(monkeypatch):
 
 def test_a_run_that_broke_down_is_told_and_tried_again(fake, tmp_path, capsys):
     results = tmp_path / "speedrun.json"
-    flags = ["--contestants=recipe", "--cores=1", "--seeds=0,1", f"--results={results}"]
+    flags = ["--contestants=recipe", "--schedules=0", "--cores=1", "--seeds=0,1", f"--results={results}"]
     fake.bad = {1}
     with pytest.raises(SystemExit, match="seed 1: no luck"):
         speedrun.main(flags)
@@ -245,7 +260,7 @@ def test_a_run_that_broke_down_is_told_and_tried_again(fake, tmp_path, capsys):
 
 def test_one_core_runs_go_side_by_side_and_others_alone(fake, tmp_path):
     results = tmp_path / "speedrun.json"
-    speedrun.main(["--contestants=recipe", "--seeds=0,1,2", "--jobs=2", f"--results={results}"])
+    speedrun.main(["--contestants=recipe", "--schedules=0", "--seeds=0,1,2", "--jobs=2", f"--results={results}"])
     assert len(fake.started) == 6  # what may not run together is checked as each starts
     assert fake.most == 2
     beside = [run["beside_another"] for run in speedrun.read(results).values()]  # in the order of their names
@@ -254,7 +269,7 @@ def test_one_core_runs_go_side_by_side_and_others_alone(fake, tmp_path):
 
 def test_results_of_another_machine_are_pointed_out(fake, tmp_path, capsys):
     results = tmp_path / "speedrun.json"
-    flags = ["--contestants=recipe", "--cores=1", "--seeds=0", f"--results={results}"]
+    flags = ["--contestants=recipe", "--schedules=0", "--cores=1", "--seeds=0", f"--results={results}"]
     speedrun.main(flags)
     stored = speedrun.read(results)
     (run,) = stored.values()
@@ -269,7 +284,8 @@ def test_results_of_another_machine_are_pointed_out(fake, tmp_path, capsys):
 
 
 def test_a_process_of_its_own_measures_a_run(tiny, tmp_path):
-    flags = [f"--recipe={tiny.config}", "--contestants=recipe", "--cores=1", "--seeds=3", "--minutes=0.01"]
+    flags = ["--contestants=recipe", "--schedules=0", "--cores=1", "--seeds=3", "--minutes=0.01"]
+    flags.append(f"--recipe={tiny.config}")
     speedrun.main([*flags, f"--results={tmp_path / 'speedrun.json'}"])
     (record,) = speedrun.read(tmp_path / "speedrun.json").values()
     assert (record["config"], record["seed"], record["ended"]) == ("tiny", 3, "capped")
@@ -310,7 +326,7 @@ def test_the_page_shows_whatever_there_is(root, tmp_path, monkeypatch):
     picture.parent.mkdir(parents=True)
     picture.touch()
     assert "{figure} assets/benchmarks/speedrun.png" in page()
-    assert ":alt: Seconds to each level. recipe tetrominoes on 1 core, 0.90: 120 s" in page()
+    assert ":alt: Seconds to each level. recipe, 9,000 steps on 1 core, 0.90: 120 s" in page()
 
 
 def test_the_page_has_a_place_for_it(root):
