@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.measure import as_json, machine, table
 
-NAMES = ("slot_attention", "training_step", "metrics", "data", "clevr")
+NAMES = ("slot_attention", "implicit", "training_step", "metrics", "data", "clevr", "svq")
 RESULTS = Path(__file__).with_name("results.json")
 
 

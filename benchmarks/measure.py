@@ -35,10 +35,11 @@ def faster(what: str, peer_name: str, seconds: Sequence[float], goal: float) -> 
     return Row(what, peer_name, "ms", 1e3 * ours, 1e3 * theirs, times, goal, times >= goal)
 
 
-def smaller(what: str, peer_name: str, size: Sequence[float]) -> Row:
-    """A row of two amounts of memory in bytes, slotlib's and the peer's, of which the first should not be larger."""
+def smaller(what: str, peer_name: str, size: Sequence[float], goal: float = 1) -> Row:
+    """A row of two amounts of memory in bytes, slotlib's and the peer's, of which the peer's should be at least `goal`
+    times the first."""
     ours, theirs = size
-    return Row(what, peer_name, "MB", ours / 1e6, theirs / 1e6, theirs / max(ours, 1), 1, ours <= theirs)
+    return Row(what, peer_name, "MB", ours / 1e6, theirs / 1e6, theirs / max(ours, 1), goal, goal * ours <= theirs)
 
 
 def in_turns(functions: Sequence[Callable[[], object]], rounds: int, warm_up: int = 2) -> list[float]:

@@ -195,12 +195,13 @@ def measure(run: Run, started: float, folder: Path | str) -> dict[str, Any]:
             return look(*arguments)
 
     # The loop is the library's own; its evaluation is wrapped, to stop the clock, and the peer's model put in.
-    changed = {"evaluate": evaluate, "_look": unhurried_look}
-    if run.contestant == "pypi":
-        changed["SlotAutoencoder"] = PeerAutoencoder
+    model = PeerAutoencoder if run.contestant == "pypi" else SlotAutoencoder
     error = ""
     try:
-        with mock.patch.multiple(training, **changed):
+        with (
+            mock.patch.multiple(training, evaluate=evaluate, _look=unhurried_look),
+            mock.patch.dict(zoo.MODELS, SlotAutoencoder=(model, AutoencoderConfig)),
+        ):
             training.train(config, folder, progress=False)
     except Over as reason:
         ended = str(reason)

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib.slot_attention import LAYER_NORM_EPS, SlotAttention, SlotInit, glorot_
+from slotlib.slot_attention import LAYER_NORM_EPS, Gradient, SlotAttention, SlotInit, glorot_
 
 Colour = Literal["pixel", "slot", "shaded"]
 Likelihood = Literal["average", "mixture"]
@@ -44,9 +44,11 @@ class AutoencoderConfig:
     num_heads: int = 1
     mlp_hidden_dim: int = 128
     slot_init: SlotInit = "gaussian"
-    gradient: Literal["unrolled", "implicit"] = "unrolled"
+    gradient: Gradient = "unrolled"
     gradient_steps: int = 1
-    """Iterations that carry the gradient when it is implicit."""
+    """Iterations that carry the gradient when it is "implicit"; terms of the series when it is "neumann"."""
+    tolerance: float = 0.0
+    """Above 0, an image's slots skip to the last iteration once they move by less (see `SlotAttention`)."""
     decoder: Literal["broadcast", "coordinate", "separable"] = "broadcast"
     decoder_channels: int = 32
     """Feature maps of the broadcast decoder, hidden width of the other two. The paper: 32, and 64 at 128×128."""
@@ -371,6 +373,7 @@ class SlotAutoencoder(nn.Module):
             slot_init=config.slot_init,
             gradient=config.gradient,
             gradient_steps=config.gradient_steps,
+            tolerance=config.tolerance,
         )
         self.decoder: nn.Module
         if config.decoder == "broadcast":

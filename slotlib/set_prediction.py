@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from slotlib.autoencoder import Encoder, check_images
 from slotlib.metrics import PROPERTIES
-from slotlib.slot_attention import SlotAttention, SlotInit, glorot_
+from slotlib.slot_attention import Gradient, SlotAttention, SlotInit, glorot_
 
 Kind = Literal["slot_attention", "slot_mlp", "learned_queries"]
 Loss = Literal["hungarian", "chamfer", "sinkhorn"]
@@ -150,10 +150,13 @@ class SetPredictorConfig:
     num_heads: int = 1
     mlp_hidden_dim: int = 128
     slot_init: SlotInit = "gaussian"
-    gradient: Literal["unrolled", "implicit"] = "unrolled"
+    gradient: Gradient = "unrolled"
     gradient_steps: int = 1
-    """Iterations that carry the gradient when it is implicit."""
+    """Iterations that carry the gradient when it is "implicit"; terms of the series when it is "neumann"."""
     loss: Loss = "hungarian"
+    supervised_iterations: int = 1
+    """The loss scores what the slots say after each of so many iterations, the last ones; the paper: 1. Slot attention
+    only. Every one of them starts from the slots before it as constants, so no gradient passes between them."""
     coordinate_scale: float = 1.0
     """How many times larger the loss sees coordinates, so that a metre counts against a wrong colour. The paper: 1."""
 
@@ -264,6 +267,13 @@ class SetPredictor(nn.Module):
         for field in ("resolution", "encoder_channels", "slot_dim", "num_slots", "num_iterations", "mlp_hidden_dim"):
             if getattr(config, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
+        if not 1 <= config.supervised_iterations <= config.num_iterations:
+            raise ValueError(
+                f"supervised_iterations must be between 1 and num_iterations={config.num_iterations}, "
+                f"got {config.supervised_iterations}"
+            )
+        if config.supervised_iterations > 1 and config.kind != "slot_attention":
+            raise ValueError(f'supervised_iterations above 1 needs kind="slot_attention", got {config.kind!r}')
         if config.num_heads < 1 or config.slot_dim % config.num_heads:
             raise ValueError(f"num_heads must divide slot_dim={config.slot_dim}, got {config.num_heads}")
         if not config.coordinate_scale > 0:
@@ -333,10 +343,13 @@ class SetPredictor(nn.Module):
             raise ValueError(f"the slots and iterations of kind={self.config.kind!r} are fixed; leave them out")
         else:
             found, attention = self.baseline(features)
-        with torch.autocast(images.device.type, enabled=False):  # bf16 is too coarse for positions
-            properties = self.head(found.to(self.head[0].weight)).sigmoid()
         grid = features.shape[1:3]
-        return SetPrediction(properties, found, None if attention is None else attention.unflatten(-1, grid))
+        return SetPrediction(self.read(found), found, None if attention is None else attention.unflatten(-1, grid))
+
+    def read(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots 19"]:
+        """The properties that slots stand for, in [0, 1]."""
+        with torch.autocast(slots.device.type, enabled=False):  # bf16 is too coarse for positions
+            return self.head(slots.to(self.head[0].weight)).sigmoid()
 
     def loss(
         self,
@@ -351,10 +364,20 @@ class SetPredictor(nn.Module):
         `generator` and `share` as for `SlotAutoencoder.loss`.
         """
         first, every = share
-        slots = None
-        if self.config.kind == "slot_attention":
-            slots = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
-        pred = self(images, slots=slots).properties
+        if self.config.kind != "slot_attention":
+            return self._set_loss(self(images).properties, target)
+        slots = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
+        features, scored = self.encode(images).flatten(1, 2), self.config.supervised_iterations
+        losses = []
+        for iterations in (self.config.num_iterations - scored + 1, *[1] * (scored - 1)):
+            slots = self.slot_attention(features, num_iterations=iterations, slots=slots).slots
+            losses.append(self._set_loss(self.read(slots), target))
+            slots = slots.detach()
+        return torch.stack(losses).mean()
+
+    def _set_loss(
+        self, pred: Float[Tensor, "batch slots 19"], target: Float[Tensor, "batch objects 19"]
+    ) -> Float[Tensor, ""]:
         target = F.pad(target, (0, 0, 0, max(0, pred.shape[1] - target.shape[1])))
         scale = torch.ones_like(target[0, 0])
         scale[PROPERTIES["coordinates"]] = self.config.coordinate_scale

@@ -10,20 +10,23 @@ exactly as in the authors' TensorFlow code: no biases in q, k, v; ε added to ev
 receives the slots as they are, not normalised; LayerNorm with ε = 1e-3 (the Keras default).
 
 Two things are ours. The *arithmetic*: slots are few and inputs are many, so keys and values are never formed;
-q·(W_k x) = (W_kᵀq)·x and Σ a (W_v x) = W_v (Σ a x) give the same numbers for less work. And `gradient="implicit"`:
-all iterations but the last (or the last few) run without a graph, so memory does not grow with their number (Chang et
-al., 2022, arXiv 2207.00787; chapter 06). The forward values are the same in both modes.
+q·(W_k x) = (W_kᵀq)·x and Σ a (W_v x) = W_v (Σ a x) give the same numbers for less work. And the *gradient*: slots that
+have settled are a fixed point, whose derivative needs the last iteration only, so memory need not grow with the number
+of iterations (Chang et al., 2022, arXiv 2207.00787; chapter 06 and `implicit.py`). The forward values stay the same.
 """
 
 import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slotlib import implicit
+
 SlotInit = Literal["gaussian", "learned", "one_learned"]
+Gradient = Literal["unrolled", "implicit", "neumann", "exact"]
 
 LAYER_NORM_EPS = 1e-3  # Keras' default, which the official checkpoints were trained with; torch's is 1e-5
 
@@ -33,6 +36,9 @@ class SlotHistory(NamedTuple):
 
     slots: Float[Tensor, "iterations_plus_1 batch slots dim"]
     attention: Float[Tensor, "iterations batch slots inputs"]
+    needed: Int[Tensor, "batch"]
+    """Iterations that each image took: all that were allowed, unless a `tolerance` let it stop. Later entries above are
+    what the others' iterations would have made of it."""
 
 
 class SlotAttentionOutput(NamedTuple):
@@ -102,18 +108,22 @@ class SlotAttention(nn.Module):
         slot_init: "gaussian": slots are drawn from one learned normal distribution, so they are exchangeable and
             their number is free. "learned": each slot has its own learned start (a query, as in arXiv 2210.08990).
             "one_learned": slot 0 has a learned start and all others are drawn; their number stays free.
-        gradient: "unrolled": backpropagation through all iterations. "implicit": through the last `gradient_steps`,
-            whose start is treated as a constant. Learned starts, and slots passed in, still get a gradient, straight
-            through; μ and σ do not and stay as they were initialised: their straight-through gradient would shrink σ,
-            and with it the variety that breaks ties.
-        gradient_steps: 1 is the one-step gradient of arXiv 2207.00787; k iterations from a fixed point give its k-term
-            Neumann series. No effect with gradient="unrolled".
+        gradient: "unrolled": backpropagation through all iterations. The others treat the slots before the last ones as
+            a constant. "implicit": through the last `gradient_steps` iterations; 1 is the one-step gradient of arXiv
+            2207.00787. "neumann": through the last, summed over `gradient_steps` terms of the series at that point; at
+            a fixed point both are the same. "exact": all terms, from a linear system; warns where it has no solution.
+            Learned starts, and slots passed in, still get a gradient, straight through; μ and σ do not and stay as they
+            were initialised: their straight-through gradient would shrink σ, and with it the variety that breaks ties.
+        gradient_steps: of "implicit" and "neumann"; no effect otherwise.
+        tolerance: above 0, an image whose slots move by less (‖change‖ / ‖slots‖) skips to the last iteration, or the
+            last `gradient_steps`; `num_iterations` is then the most it may take.
         eps: added to every attention weight before the weighted mean.
 
     The weights of `project_q`, `project_k`, `project_v` and `gru` are read directly: forward hooks on them never run.
 
     Raises:
-        ValueError: a size below 1, heads that do not divide `slot_dim`, an unknown `slot_init` or `gradient`.
+        ValueError: a size below 1, heads that do not divide `slot_dim`, an unknown `slot_init` or `gradient`, a
+            negative `tolerance`.
     """
 
     def __init__(
@@ -126,8 +136,9 @@ class SlotAttention(nn.Module):
         num_heads: int = 1,
         mlp_hidden_dim: int = 128,
         slot_init: SlotInit = "gaussian",
-        gradient: Literal["unrolled", "implicit"] = "unrolled",
+        gradient: Gradient = "unrolled",
         gradient_steps: int = 1,
+        tolerance: float = 0.0,
         eps: float = 1e-8,
     ):
         super().__init__()
@@ -147,8 +158,10 @@ class SlotAttention(nn.Module):
             raise ValueError(f"num_heads must divide slot_dim, got slot_dim={slot_dim} and num_heads={num_heads}")
         if slot_init not in get_args(SlotInit):
             raise ValueError(f"slot_init must be one of {get_args(SlotInit)}, got {slot_init!r}")
-        if gradient not in ("unrolled", "implicit"):
-            raise ValueError(f'gradient must be "unrolled" or "implicit", got {gradient!r}')
+        if gradient not in get_args(Gradient):
+            raise ValueError(f"gradient must be one of {get_args(Gradient)}, got {gradient!r}")
+        if not tolerance >= 0:
+            raise ValueError(f"tolerance must be at least 0, got {tolerance}")
         self.input_dim = input_dim
         self.slot_dim = slot_dim
         self.num_slots = num_slots
@@ -157,6 +170,7 @@ class SlotAttention(nn.Module):
         self.slot_init = slot_init
         self.gradient = gradient
         self.gradient_steps = gradient_steps
+        self.tolerance = tolerance
         self.eps = eps
 
         self.norm_inputs = nn.LayerNorm(input_dim, eps=LAYER_NORM_EPS)
@@ -206,7 +220,7 @@ class SlotAttention(nn.Module):
             batch_size, count, self.slot_dim, generator=generator, device=device, dtype=self.slots_mu.dtype
         )
         slots = self.slots_mu + self.slots_log_sigma.exp() * noise.to(self.slots_mu.device)
-        if self.gradient == "implicit":
+        if self.gradient != "unrolled":
             slots = slots.detach()  # the straight-through gradient below would shrink σ
         if self.slot_init == "one_learned":
             slots = torch.cat([self.slots_first.expand(batch_size, -1, -1), slots[:, 1:]], dim=1)
@@ -297,17 +311,37 @@ class SlotAttention(nn.Module):
             raise ValueError(f"slots has {slots.shape[1]} slots but num_slots={num_slots} was asked for")
 
         start, trail, looks = slots, [slots], []
-        constant = max(0, iterations - self.gradient_steps) if self.gradient == "implicit" else 0
-        for i in range(iterations):
-            if self.gradient == "implicit" and i == constant:
-                # From here on with a graph, from the (near) fixed point taken as a constant. Adding start − start keeps
-                # its value but hands the gradient straight to the start, which would otherwise never learn (arXiv
-                # 2210.08990).
-                slots = slots.detach() + (start - start.detach())
-            with torch.set_grad_enabled(torch.is_grad_enabled() and i >= constant):
-                slots, attention = self.step(slots, prepared)
-            if return_history:  # otherwise nothing may keep the finished iterations alive
-                trail.append(slots)
-                looks.append(attention)
-        history = SlotHistory(torch.stack(trail), torch.stack(looks)) if return_history else None
-        return SlotAttentionOutput(slots, attention, history)
+
+        def update(slots: Tensor) -> Tensor:
+            slots, attention = self.step(slots, prepared)
+            if not return_history:  # then nothing may keep the finished iterations alive
+                trail.clear(), looks.clear()
+            trail.append(slots)
+            looks.append(attention)
+            return slots
+
+        last = min(self.gradient_steps, iterations) if self.gradient == "implicit" else 1
+        needed = torch.full((len(inputs),), iterations, device=inputs.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient == "unrolled"):
+            if self.tolerance and iterations > last:
+                slots, _, used, _ = implicit.solve(
+                    update, slots, tolerance=self.tolerance, max_iterations=iterations - last
+                )
+                needed = used + last
+            else:
+                for _ in range(iterations - last):
+                    slots = update(slots)
+        if self.gradient == "unrolled":
+            slots = update(slots)
+        else:
+            # The start would never learn, so what comes back to the constant goes straight to it (arXiv 2210.08990).
+            slots = implicit.last_steps(
+                update,
+                slots,
+                gradient="truncated" if self.gradient == "implicit" else self.gradient,
+                steps=last if self.gradient == "implicit" else self.gradient_steps,
+                start=start,
+                strict=False,
+            )
+        history = SlotHistory(torch.stack(trail), torch.stack(looks), needed) if return_history else None
+        return SlotAttentionOutput(slots, looks[-1], history)

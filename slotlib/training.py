@@ -32,12 +32,17 @@ from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.data.clevr_folder import CATEGORIES, clevr_targets
 from slotlib.data.files import Files, read
 from slotlib.log import Log, read_log
+from slotlib.patches import PatchConfig
+from slotlib.prior import WithPrior
 from slotlib.set_prediction import SetPredictor, SetPredictorConfig
+from slotlib.svq import SVQAutoencoder, SVQConfig
+from slotlib.vq import use
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = [
+    "CodeEvaluation",
     "Config",
     "DataConfig",
     "Evaluation",
@@ -108,6 +113,9 @@ class TrainConfig:
     """Steps in which it falls; 0: all of them."""
     parsimony_from: int = 0
     """Before this step slots are free; in as many steps again what they cost rises to `model.parsimony`."""
+    quantise_from: int = 0
+    """Before this step the slots of an `SVQAutoencoder` stay continuous. Codes are then placed among slots that hold
+    objects already."""
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     eval_every: int = 5_000
@@ -130,8 +138,8 @@ class TrainConfig:
 class Config:
     """A training run: the model, the scenes, the schedule. The YAML files in `slotlib/configs` fill one of these."""
 
-    model: AutoencoderConfig | SetPredictorConfig = field(default_factory=AutoencoderConfig)
-    """Its type says what is trained: a `SlotAutoencoder` on images, a `SetPredictor` on images and CLEVR's objects."""
+    model: AutoencoderConfig | SVQConfig | PatchConfig | SetPredictorConfig = field(default_factory=AutoencoderConfig)
+    """Its type says what is trained (`zoo.MODELS`), on images; a `SetPredictor` on CLEVR's objects too."""
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -151,6 +159,29 @@ class Evaluation(NamedTuple):
 
     def means(self) -> dict[str, float]:
         return {name: scores.mean().item() for name, scores in self._asdict().items()}
+
+
+class CodeEvaluation(NamedTuple):
+    """Scores of a model whose latents are codes: as any model's with images, and of the codes, block by block; NaN
+    while they are not in use yet."""
+
+    images: Evaluation
+    utilisation: Float[Tensor, "blocks"]
+    perplexity: Float[Tensor, "blocks"]
+    quantisation_error: Float[Tensor, "blocks"]
+    nats: Float[Tensor, "images"]
+    """Minus the log likelihood of each scene's codes; NaN unless the prior was trained."""
+
+    def means(self) -> dict[str, float]:
+        """Of every block, `utilisation_0` and so on, and of all together."""
+        scores = {**self.images.means(), "nats": self.nats.mean().item()}
+        for name in CODE_MEASURES:
+            blocks = getattr(self, name)
+            scores |= {name: blocks.mean().item(), **{f"{name}_{i}": one.item() for i, one in enumerate(blocks)}}
+        return scores
+
+
+CODE_MEASURES = "utilisation", "perplexity", "quantisation_error"
 
 
 class SetEvaluation(NamedTuple):
@@ -218,8 +249,8 @@ def evaluate(
     batch_size: int = 64,
     seed: int = 0,
     **options: Any,
-) -> Evaluation | SetEvaluation:
-    """Score a model on the first `images` scenes of `dataset`: its masks (argmax over slots), or its sets.
+) -> Evaluation | CodeEvaluation | SetEvaluation:
+    """Score a model on the first `images` scenes of `dataset`: its masks (argmax over slots) and codes, or its sets.
 
     Args:
         model: a `SetPredictor`, or called as a `SlotAutoencoder`; left in the mode it was in.
@@ -232,7 +263,7 @@ def evaluate(
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()
-    parts = []
+    parts, codes, errors, nats = [], [], [], []
     for start in range(0, min(images, len(dataset)), batch_size):
         scenes = range(start, min(start + batch_size, images, len(dataset)))
         batch = default_collate(dataset.__getitems__(list(scenes)))
@@ -243,17 +274,30 @@ def evaluate(
             continue
         mse = (output.reconstruction - image).square().mean(dim=(1, 2, 3))
         overlap, drawn = [torch.full_like(mse, math.nan)] * 4, torch.full_like(mse, math.nan)
-        if "mask" in batch:
+        if "mask" in batch and output.masks is not None:
             true, found = batch["mask"].to(parameter.device), output.masks.argmax(dim=1)
             scores = metrics.fg_ari, metrics.adjusted_rand_index, metrics.mean_best_overlap, metrics.mean_iou
             overlap = [score(true, found) for score in scores]
             drawn = metrics.fg_ari(true, output.drawn_masks.argmax(dim=1))
         parts.append(Evaluation(*overlap, mse, drawn))
+        if isinstance(model, WithPrior):
+            codes.append(output.codes)
+            errors.append(output.error * len(image))
+            known = model.config.learn == "prior" and output.codes.shape[1] == model.prior.num_slots
+            nats.append(
+                -model.log_likelihood(output.codes, generator=generator) if known else torch.full_like(mse, math.nan)
+            )
     model.train(was_training)
     columns = [torch.cat(column).cpu() for column in zip(*parts, strict=True)]
     if isinstance(model, SetPredictor):
         return SetEvaluation(*(metrics.average_precision(*columns, threshold) for threshold in metrics.THRESHOLDS))
-    return Evaluation(*columns)
+    scores = Evaluation(*columns)
+    if not codes:
+        return scores
+    error = torch.stack(errors).sum(dim=0) / len(scores.mse)
+    # While slots are continuous the codes that lie closest mean nothing.
+    usage = (torch.where(error.isnan(), error, each) for each in use(torch.cat(codes), model.quantizer.num_codes))
+    return CodeEvaluation(scores, *usage, error, torch.cat(nats).cpu())
 
 
 def _training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -399,15 +443,18 @@ def _fade_in(position: float, start: int, steps: int) -> float:
     return min(1.0, max(0.0, (position - start) / steps)) if steps else float(position >= start)
 
 
-def _switch(model: SlotAutoencoder | SetPredictor, position: float, options: TrainConfig) -> None:
-    """What the schedule holds back until its time: gradients through several iterations, shading, small noise, and
-    what slots cost."""
+def _switch(model: nn.Module, position: float, options: TrainConfig) -> None:
+    """What the schedule holds back until its time: gradients through several iterations, codes, shading, small noise,
+    and what slots cost."""
     if hasattr(model, "slot_attention"):
         one_step = position < options.one_step_until
         model.slot_attention.gradient = "implicit" if one_step else model.config.gradient
         model.slot_attention.gradient_steps = 1 if one_step else model.config.gradient_steps
-    if isinstance(model, SetPredictor):
+    if not isinstance(model, SlotAutoencoder):
         return
+    if isinstance(model, SVQAutoencoder):
+        learns = model.config.learn == "autoencoder"
+        model.slot_attention.continuous = learns and position < options.quantise_from
     if model.config.colour == "shaded":
         model.decoder.shading = _fade_in(position, options.one_colour_until, options.shading_steps)
     end, excess = model.config.noise, max(0.0, options.noise_start - model.config.noise)
@@ -482,7 +529,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
 
     torch.manual_seed(options.seed)  # the initial weights; every later draw has a generator of its own
     sets = isinstance(config.model, SetPredictorConfig)
-    model = SetPredictor(config.model) if sets else SlotAutoencoder(config.model)
+    kinds = {fields: kind for kind, fields in zoo.MODELS.values()}
+    model = kinds[type(config.model)](config.model)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
     step, seconds = 0, 0.0
     if saved := _checkpoints(folder):
@@ -496,6 +544,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         logger.info("resuming %s at step %d", folder, step)
     elif options.start_from:
         _start_from(model, options.start_from)
+    elif isinstance(model, WithPrior) and config.model.learn == "prior":
+        raise ValueError('model.learn="prior" needs a finished autoencoder: name its checkpoint in train.start_from')
     model, optimizer = fabric.setup(model, optimizer)
     model.mark_forward_method("loss")
     network = model.module  # without Fabric's wrapping
@@ -507,6 +557,9 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     batches = _batches(scenes, order, sets, config, fabric, progress)
     if fabric.is_global_zero:
         measures = SetEvaluation._fields if sets else (*Evaluation._fields, *diagnosis.Diagnosis._fields)
+        if isinstance(network, WithPrior):
+            blocks = range(config.model.num_blocks)
+            measures += ("nats", *(f"{name}{i}" for name in CODE_MEASURES for i in ("", *(f"_{b}" for b in blocks))))
         log = Log(folder, ("loss", "lr", "grad_norm", *measures), step)
     warned: dict[str, str] = {}
     bar = tqdm(
@@ -530,6 +583,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
                 model, optimizer, max_norm=options.clip, error_if_nonfinite=False
             )
         optimizer.step()
+        if isinstance(network, WithPrior):
+            network.update(step_generator(options.seed, step))
         step += 1
         bar.update()
 
@@ -556,7 +611,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             scores = evaluate(network, held_out, options.eval_images).means()
             pictures, signs = _look(network, held_out)
             log.pictures(step, pictures)
-            leading = next(iter(scores))
+            leading = next(name for name, score in scores.items() if not math.isnan(score))
             logger.info("step %d: loss %.4f, %s %.3f", step, values["loss"], leading, scores[leading])
             found = diagnosis.warnings(signs) if signs else {}
             for kind in [kind for kind in found if kind not in warned]:
@@ -602,12 +657,14 @@ def _look(model: nn.Module, dataset: Dataset) -> tuple[dict[str, list[np.ndarray
     output = model.eval()(images, generator=torch.Generator().manual_seed(0))
     model.train()
     rows = {"scenes/image": [plots.to_pixels(each) for each in images[:8]]}
+    masks = None if isinstance(model, SetPredictor) else output.masks
     if not isinstance(model, SetPredictor):
         rows["scenes/reconstruction"] = [plots.to_pixels(each) for each in output.reconstruction[:8]]
+    if masks is not None:
         rows["scenes/masks"] = [plots.segmentation(each) for each in output.masks[:8]]
     if output.attention is not None:
         attention = nn.functional.interpolate(output.attention, size=images.shape[-2:])
         rows["scenes/attention"] = [plots.segmentation(each) for each in attention[:8]]
     if "mask" in scenes[0]:
         rows["scenes/true_objects"] = [plots.labels_picture(each["mask"])[..., :3] for each in scenes[:8]]
-    return rows, None if isinstance(model, SetPredictor) else diagnosis.diagnose(output.masks)
+    return rows, None if masks is None else diagnosis.diagnose(masks)

@@ -18,7 +18,9 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.patches import PatchConfig, PatchVQVAE, SlateAutoencoder, SlateConfig
 from slotlib.set_prediction import SetPredictor, SetPredictorConfig
+from slotlib.svq import SVQAutoencoder, SVQConfig
 
 _PACKAGE = Path(__file__).parent
 _SHELVES = (_PACKAGE.parent / "data" / "checkpoints", _PACKAGE / "checkpoints")  # a clone; an installed wheel
@@ -26,6 +28,9 @@ _SHELVES = (_PACKAGE.parent / "data" / "checkpoints", _PACKAGE / "checkpoints") 
 MODELS = {
     "SlotAutoencoder": (SlotAutoencoder, AutoencoderConfig),
     "SetPredictor": (SetPredictor, SetPredictorConfig),
+    "SVQAutoencoder": (SVQAutoencoder, SVQConfig),
+    "SlateAutoencoder": (SlateAutoencoder, SlateConfig),
+    "PatchVQVAE": (PatchVQVAE, PatchConfig),
 }
 """Class name on a card → the class and its configuration."""
 

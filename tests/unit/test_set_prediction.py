@@ -242,6 +242,27 @@ def test_padding_rows_up_to_the_number_of_slots_change_nothing(rows):
     close(predictor.loss(images(), padded, generator()), predictor.loss(images(), target, generator()))
 
 
+def test_every_supervised_iteration_is_scored():
+    """By hand: iterate, score, forget how the slots came about, iterate."""
+    config = dataclasses.replace(SMALL, num_iterations=4, supervised_iterations=3, gradient="implicit")
+    torch.manual_seed(0)
+    model = SetPredictor(config)
+    images, target = torch.rand(2, 3, 16, 16, generator=generator()), sets(2, 4, 3)
+    start = model.slot_attention.initial_slots(2, generator=generator(1))
+    real = target[..., 18] > 0
+    losses = []
+    for iterations in (2, 3, 4):
+        pred = model(images, num_iterations=iterations, slots=start).properties
+        losses.append(hungarian_loss(pairwise_huber(pred, target), real).mean())
+    sum(losses).div(3).backward()
+    expected = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
+    loss = model.loss(images, target, generator(1))
+    loss.backward()
+    close(loss, sum(losses) / 3)
+    close([weight.grad for weight in model.parameters() if weight.grad is not None], expected)
+
+
 def test_coordinates_count_by_their_scale():
     target = sets(3, 4, real=3)
     plain, blind = (model(coordinate_scale=scale).loss(images(), target, generator()) for scale in (1.0, 1e-6))
@@ -296,6 +317,8 @@ def test_the_number_of_slots_is_free_for_slot_attention_only():
         ({"num_slots": 0}, "num_slots must be at least 1, got 0"),
         ({"kind": "learned_queries", "num_heads": 3}, "num_heads must divide slot_dim=16, got 3"),
         ({"coordinate_scale": 0.0}, "coordinate_scale must be above 0"),
+        ({"supervised_iterations": 4}, "between 1 and num_iterations=3, got 4"),
+        ({"kind": "slot_mlp", "supervised_iterations": 2}, "needs kind=\"slot_attention\", got 'slot_mlp'"),
         ({"encoder": "paper", "resolution": 18}, "resolution divisible by 4, got 18"),
     ],
 )

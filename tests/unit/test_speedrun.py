@@ -167,6 +167,22 @@ def test_a_decided_run_stops(tiny, tmp_path, monkeypatch, score, minutes, ended)
 # --- the peer ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("contestant", ["recipe", "pypi"])
+def test_each_contestant_trains_its_own_model(contestant, tiny, tmp_path, monkeypatch):
+    built = []
+
+    class Seen(PeerAutoencoder):
+        def __init__(self, config):
+            super().__init__(config)
+            built.append(self)
+
+    monkeypatch.setattr(speedrun, "PeerAutoencoder", Seen)
+    monkeypatch.setattr(training, "evaluate", lambda *arguments, **options: scores(0.5))
+    monkeypatch.setitem(speedrun.EVERY, contestant, 5)
+    measure(Run(contestant, tiny.config, 1, 0, minutes=1e-9), time.monotonic(), tmp_path / "run")
+    assert len(built) == (contestant == "pypi")
+
+
 def test_the_peer_stands_where_our_slot_attention_stood():
     config = AutoencoderConfig(encoder_channels=8, slot_dim=8, decoder_channels=4)
     torch.manual_seed(0)

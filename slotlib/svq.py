@@ -1,0 +1,331 @@
+"""Objects as words (chapter 07): slots made of codes, learned without labels, and new scenes from them.
+
+*Semantic vector quantisation* (SVQ; Wu, Lee & Ahn, 2024, arXiv 2402.01203) cuts a slot into M blocks and gives each
+block a codebook of its own (`slotlib.vq`). Where a single codebook would need a code for each kind of object, M small
+ones name its properties. So that a block can specialise, what follows the attention never mixes blocks: GRU, MLP and
+LayerNorm are block-diagonal. Every iteration of slot attention ends in codes.
+
+A scene is then slots × blocks numbers. A prior over such texts (`slotlib.prior`) draws new ones, and the decoder shows
+them.
+
+Differences from the published code. A block is compared with its own codes only, all blocks in one product; there, with
+those of all blocks. What a step has seen changes the codebook once, after the step (`update`), so a batch may be cut
+into parts or spread over devices; there, in every iteration. A code is dead when it is used less than a *fraction* of
+an equal share; there, when it is used less than once per call, which at small batches most codes are.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slotlib.autoencoder import AutoencoderConfig, AutoencoderOutput, SlotAutoencoder, compose
+from slotlib.prior import PriorConfig, WithPrior
+from slotlib.slot_attention import PreparedInputs, SlotAttention
+from slotlib.vq import (
+    BlockGRUCell,
+    BlockLayerNorm,
+    BlockLinear,
+    FiniteScalarQuantizer,
+    GumbelQuantizer,
+    Quantised,
+    Quantizer,
+    VectorQuantizer,
+)
+
+# --- slot attention ---
+
+
+class QuantisedSlotAttention(SlotAttention):
+    """Slot attention whose every iteration ends in codes.
+
+    The attention sees whole slots; everything after it keeps the blocks of a slot apart, and the `quantizer` then
+    replaces each block by a code. Whatever works with `SlotAttention.prepare` and `step` works here.
+
+    Args:
+        quantizer: says how many blocks there are. Its width is the slots'.
+        mixing: let GRU and MLP mix the blocks, as in plain slot attention.
+        options: all else as `SlotAttention`.
+    """
+
+    def __init__(self, input_dim: int, quantizer: Quantizer, *, mixing: bool = False, **options):
+        super().__init__(input_dim, quantizer.dim, **options)
+        self.quantizer = quantizer
+        self.continuous = False  # training may first let slots take hold of objects, without codes
+        self._records: list[Quantised] | None = None
+        self._noise: tuple[torch.Generator | None, tuple[int, int]] = None, (0, 1)
+        if not mixing:
+            blocks, hidden = quantizer.num_blocks, self.mlp[0].out_features
+            self.gru = BlockGRUCell(self.slot_dim, blocks)
+            self.norm_mlp = BlockLayerNorm(blocks)
+            self.mlp = nn.Sequential(
+                BlockLinear(self.slot_dim, hidden, blocks), nn.ReLU(), BlockLinear(hidden, self.slot_dim, blocks)
+            )
+
+    def step(
+        self, slots: Float[Tensor, "batch slots dim"], prepared: PreparedInputs
+    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
+        """One iteration: the new slots, made of codes, and the attention that made them."""
+        slots, attention = super().step(slots, prepared)
+        if self.continuous:
+            return slots, attention
+        quantised = self.quantizer(slots, *self._noise)
+        if self._records is not None:
+            self._records.append(quantised)
+        return quantised.values, attention
+
+    @contextlib.contextmanager
+    def recording(
+        self, generator: torch.Generator | None = None, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[list[Quantised]]:
+        """A list that every iteration within the `with` block adds its `Quantised` to.
+
+        `generator` and `share` are for quantisers that draw codes at random.
+        """
+        self._records, self._noise = [], (generator, share)
+        try:
+            yield self._records
+        finally:
+            self._records, self._noise = None, (None, (0, 1))
+
+
+# --- the model ---
+
+Quantisation = Literal["ema", "loss", "gumbel", "fsq"]
+
+
+@dataclass
+class SVQConfig(PriorConfig, AutoencoderConfig):
+    """Everything that defines an `SVQAutoencoder`: the fields of autoencoder and prior, and these.
+
+    A block's codes are `slot_dim / num_blocks` wide.
+    """
+
+    num_blocks: int = 4
+    num_codes: int = 64
+    """Per block; without effect for quantizer="fsq"."""
+    quantizer: Quantisation = "ema"
+    """"ema" and "loss": nearest code, learned as running means or by gradient; "gumbel": drawn by a classifier; "fsq":
+    rounded."""
+    levels: list[int] = field(default_factory=lambda: [8, 8, 8])
+    """Values per digit (quantizer="fsq" only); the number of codes is their product."""
+    commitment: float = 0.25
+    """How strongly slots are drawn to their codes (quantizer="ema" and "loss")."""
+    decay: float = 0.99
+    """Of the codes' running means."""
+    revive: float = 0.1
+    """Codes with less than this share of an average code's use are moved to where they are needed."""
+    temperature: float = 1.0
+    """Of the drawing (quantizer="gumbel" only)."""
+    mixing: bool = False
+    """Whether GRU and MLP of slot attention mix the blocks of a slot."""
+
+
+class SVQOutput(NamedTuple):
+    """What an `AutoencoderOutput` has, and the codes."""
+
+    reconstruction: Float[Tensor, "batch 3 height width"]
+    slot_images: Float[Tensor, "batch slots 3 height width"]
+    masks: Float[Tensor, "batch slots height width"]
+    slots: Float[Tensor, "batch slots dim"]
+    attention: Float[Tensor, "batch slots h w"]
+    drawn_masks: Float[Tensor, "batch slots height width"]
+    codes: Int[Tensor, "batch slots blocks"]
+    error: Float[Tensor, "blocks"]
+    """Mean squared distance between the last iteration's slots and their codes, over all images and restarts; NaN while
+    slots are continuous."""
+
+
+class Drawn(NamedTuple):
+    """A scene as the decoder draws it from codes alone."""
+
+    image: Float[Tensor, "batch 3 height width"]
+    slot_images: Float[Tensor, "batch slots 3 height width"] | None
+    masks: Float[Tensor, "batch slots height width"] | None
+    """None, as the pictures of single slots, where a decoder does not draw slots one by one."""
+
+
+def _quantizer(config: SVQConfig) -> Quantizer:
+    if config.quantizer == "gumbel":
+        return GumbelQuantizer(
+            config.slot_dim, config.num_codes, num_blocks=config.num_blocks, temperature=config.temperature
+        )
+    if config.quantizer == "fsq":
+        return FiniteScalarQuantizer(config.slot_dim, config.levels, num_blocks=config.num_blocks)
+    return VectorQuantizer(
+        config.slot_dim,
+        config.num_codes,
+        num_blocks=config.num_blocks,
+        learn=config.quantizer,
+        commitment=config.commitment,
+        decay=config.decay,
+        revive=config.revive,
+    )
+
+
+def mean_cost(iterations: Sequence[Quantised]) -> Float[Tensor, ""]:
+    """The quantiser's loss, averaged over the iterations that carry a gradient; 0 without."""
+    costs = [each.loss for each in iterations if each.values.requires_grad]
+    return torch.stack(costs).mean() if costs else torch.zeros(())
+
+
+class SVQAutoencoder(WithPrior, SlotAutoencoder):
+    """A `SlotAutoencoder` whose slots are codes, and a prior over scenes of such slots (see `WithPrior`).
+
+    Raises ValueError for a configuration that cannot be built, naming the field.
+    """
+
+    config: SVQConfig
+    slot_attention: QuantisedSlotAttention
+
+    def __init__(self, config: SVQConfig):
+        if config.quantizer not in get_args(Quantisation):
+            raise ValueError(f"quantizer must be one of {get_args(Quantisation)}, got {config.quantizer!r}")
+        super().__init__(config)
+        self.slot_attention = QuantisedSlotAttention(
+            config.slot_dim,
+            _quantizer(config),
+            mixing=config.mixing,
+            num_slots=config.num_slots,
+            num_iterations=config.num_iterations,
+            num_heads=config.num_heads,
+            mlp_hidden_dim=config.mlp_hidden_dim,
+            slot_init=config.slot_init,
+            gradient=config.gradient,
+            gradient_steps=config.gradient_steps,
+            tolerance=config.tolerance,
+        )
+        self._add_prior(config.num_slots)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        return self.slot_attention.quantizer
+
+    def loss(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        generator: torch.Generator | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> Float[Tensor, ""]:
+        """The autoencoder's loss and the quantiser's, averaged over the iterations that carry a gradient.
+
+        With learn="prior": minus the log likelihood of the scenes' codes in one order, in nats per scene. `generator`
+        and `share` as for `SlotAutoencoder.loss`.
+        """
+        if self.config.learn == "prior":
+            first, every = share
+            start = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
+            with torch.no_grad():
+                slots = self.slot_attention(self.encode(images).flatten(1, 2), slots=start).slots
+            return self._prior_loss(self.quantizer.nearest(slots), generator, share)
+        with self.slot_attention.recording(generator, share) as iterations:
+            loss = super().loss(images, generator, share)
+        return loss + mean_cost(iterations)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        restarts: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> SVQOutput:
+        """Take images apart into codes and put them together again; see `SlotAutoencoder.forward`."""
+        with self.slot_attention.recording(generator) as iterations:
+            output: AutoencoderOutput = super().forward(images, num_slots, num_iterations, restarts, generator)
+        return SVQOutput(*output, *self._codes(output.slots, iterations))
+
+    def _codes(
+        self, slots: Float[Tensor, "batch slots dim"], iterations: Sequence[Quantised]
+    ) -> tuple[Int[Tensor, "batch slots blocks"], Float[Tensor, "blocks"]]:
+        """The codes of slots that are made of codes, and how far the last iteration had to move them."""
+        missing = torch.full((self.quantizer.num_blocks,), math.nan, device=slots.device)
+        return self.quantizer.nearest(slots), iterations[-1].error if iterations else missing
+
+    @torch.no_grad()
+    def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
+        """Draw scenes from codes. Raises ValueError for codes of another shape, type or range."""
+        drawing = self.decoder(self.quantizer.decode(codes))
+        picture, masks = compose(drawing)
+        colours = ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:])
+        return Drawn((picture + 1) / 2, colours, masks)
+
+
+# --- what do the codes mean? ---
+
+
+def swap(
+    codes: Int[Tensor, "batch slots blocks"], block: int, first: int, second: int
+) -> Int[Tensor, "batch slots blocks"]:
+    """The same scenes after two slots have exchanged one block."""
+    swapped = codes.clone()
+    swapped[:, [first, second], block] = codes[:, [second, first], block]
+    return swapped
+
+
+def count_objects(masks: Float[Tensor, "batch slots height width"], least: int = 20) -> Int[Tensor, "batch"]:
+    """Slots that own at least `least` pixels, but for the largest of them, the background."""
+    owned = F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
+    return (owned >= least).sum(dim=1) - 1
+
+
+class Objects(NamedTuple):
+    """True objects, over all images, with the codes of the slots that found them."""
+
+    codes: Int[Tensor, "objects blocks"]
+    properties: dict[str, Tensor]
+    """Of each object, as its dataset names them."""
+
+
+@torch.no_grad()
+def objects_found(
+    model: SVQAutoencoder, scenes: Mapping[str, Any], overlap: float = 0.5, generator: torch.Generator | None = None
+) -> Objects:
+    """Pair the true objects of a batch of scenes with slots: each with the one whose mask covers it best.
+
+    Args:
+        scenes: `image`, `mask` and `objects` as `slotlib.data` draws them.
+        overlap: objects that no slot covers with at least this intersection over union are left out.
+        generator: the source of the slots' initial noise.
+    """
+    output = model(scenes["image"], generator=generator)
+    found = F.one_hot(output.masks.argmax(dim=1), output.masks.shape[1]).flatten(1, 2).float()
+    present = scenes["objects"]["present"]
+    true = F.one_hot(scenes["mask"].long(), present.shape[1] + 1)[..., 1:].flatten(1, 2).float()
+    both = true.mT @ found  # [batch, objects, slots]
+    union = true.sum(dim=1).unsqueeze(2) + found.sum(dim=1).unsqueeze(1) - both
+    best, slot = (both / union.clamp(min=1)).max(dim=2)
+    kept = present & (best >= overlap)
+    codes = output.codes.gather(1, slot.unsqueeze(2).expand(-1, -1, output.codes.shape[2]))
+    properties = {name: values[kept] for name, values in scenes["objects"].items() if name != "present"}
+    return Objects(codes[kept], properties)
+
+
+def information(objects: Objects, bins: int = 8) -> dict[str, list[float]]:
+    """How much each block says about each property: the normalised mutual information of block m's code and the
+    property, from 0 to 1, `[m]`-th in the list.
+
+    Properties that are not whole numbers are cut into `bins` equally full parts, those with several channels, like a
+    colour, into as many clusters. Of few objects and many codes the estimate is too large: with hundreds of codes take
+    thousands of objects.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import normalized_mutual_info_score
+
+    table = {}
+    for name, values in objects.properties.items():
+        values = values.cpu()
+        if values.ndim > 1:
+            values = torch.from_numpy(KMeans(bins, n_init=4, random_state=0).fit_predict(values.numpy()))
+        elif values.is_floating_point():
+            edges = values.quantile(torch.linspace(0, 1, bins + 1, dtype=values.dtype)[1:-1])
+            values = torch.bucketize(values, edges)
+        blocks = objects.codes.T.cpu().numpy()
+        table[name] = [normalized_mutual_info_score(values.numpy(), block) for block in blocks]
+    return table
