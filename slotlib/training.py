@@ -611,7 +611,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             scores = evaluate(network, held_out, options.eval_images).means()
             pictures, signs = _look(network, held_out)
             log.pictures(step, pictures)
-            leading = next(name for name, score in scores.items() if not math.isnan(score))
+            leading = next((name for name, score in scores.items() if not math.isnan(score)), next(iter(scores)))
             logger.info("step %d: loss %.4f, %s %.3f", step, values["loss"], leading, scores[leading])
             found = diagnosis.warnings(signs) if signs else {}
             for kind in [kind for kind in found if kind not in warned]:
