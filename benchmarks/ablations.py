@@ -14,7 +14,7 @@ import csv
 import io
 import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,8 @@ class Study(NamedTuple):
     """Flags of `slotlib train` on top of the fast configuration, for all runs."""
     levers: dict[str, Sequence[str]]
     """What is changed → flags on top of the budget."""
+    paper: bool = True
+    """Whether the paper's model gets the same minutes."""
 
 
 STUDIES = {
@@ -98,36 +100,42 @@ def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, objec
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(
+    about: str | None = __doc__,
+    studies: Mapping[str, Study] = STUDIES,
+    results: Path = RESULTS,
+    columns: Sequence[str] = COLUMNS,
+    score: Callable[[str, sweep.Run, sweep.Result], dict[str, object]] = score,
+) -> None:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--datasets", default=",".join(STUDIES))
+    parser.add_argument("--datasets", default=",".join(studies))
     parser.add_argument("--jobs", type=int, default=0, help="runs at a time; by default one per core")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     chosen = asked.datasets.split(",")
     lines: list[dict[str, object]] = []
-    if RESULTS.exists():  # of datasets that are not asked for, what is there stays
-        with RESULTS.open(newline="", encoding="utf-8") as file:
+    if results.exists():  # of datasets that are not asked for, what is there stays
+        with results.open(newline="", encoding="utf-8") as file:
             lines = [line for line in csv.DictReader(file) if line["dataset"] not in chosen]
 
     for dataset in chosen:
-        study = STUDIES[dataset]
+        study = studies[dataset]
         levers = {lever: (f"{dataset}_fast", [*study.budget, *flags]) for lever, flags in study.levers.items()}
-        for lever in [*levers, PAPER]:
+        for lever in [*levers, *[PAPER] * study.paper]:
             if lever == PAPER:
                 recipe = [line for line in lines if (line["dataset"], line["lever"]) == (dataset, RECIPE)]
                 minutes = statistics.median(line["minutes"] for line in recipe if not line["error"])
                 levers[PAPER] = f"{dataset}_paper", [f"--train.minutes={minutes:.2f}"]
             runs = planned(dataset, lever, *levers[lever], study.seeds, asked.folder)
-            results = sweep.sweep(runs, asked.jobs)
-            lines += [score(dataset, run, result) for run, result in zip(runs, results, strict=True)]
+            ended = sweep.sweep(runs, asked.jobs)
+            lines += [score(dataset, run, result) for run, result in zip(runs, ended, strict=True)]
             text = io.StringIO()
-            table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+            table = csv.DictWriter(text, columns, lineterminator="\n")
             table.writeheader()
             table.writerows(lines)
-            zoo.write(RESULTS, text.getvalue().encode())
-            print("\n".join(",".join(str(line.get(name, "")) for name in COLUMNS) for line in lines[-study.seeds :]))
+            zoo.write(results, text.getvalue().encode())
+            print("\n".join(",".join(str(line.get(name, "")) for name in columns) for line in lines[-study.seeds :]))
 
 
 if __name__ == "__main__":

@@ -257,6 +257,8 @@ class SeparableDecoder(nn.Module):
         self.factors = nn.ModuleList(nn.Linear(hidden, self.maps * rank) for _ in range(2))
         self.slot_colour = None if colour == "pixel" else _slot_colour(slot_dim)
         self.shading = 1.0  # training fades it in
+        self.colour_dims = 0
+        """Above 0, colours are read from so many numbers of a slot, the first ones, and all else from the others."""
 
     def start_unshaded(self) -> None:
         """Make a fresh decoder's shading zero everywhere (it can still learn)."""
@@ -268,10 +270,14 @@ class SeparableDecoder(nn.Module):
         """Draw the whole image, or these `rows` and `columns` of it."""
         line = torch.linspace(0, 1, self.resolution, device=slots.device, dtype=slots.dtype)
         position = self.from_position(fourier_features(line, self.BANDS))
+        figure = painted = slots
+        if self.colour_dims:
+            first = torch.arange(slots.shape[-1], device=slots.device) < self.colour_dims
+            figure, painted = slots.masked_fill(first, 0), slots.masked_fill(~first, 0)
         down, across = (
             factor(hidden((from_slot.unsqueeze(2) + from_line[part]).relu()).relu()).unflatten(-1, (self.maps, -1))
             for from_slot, from_line, part, hidden, factor in zip(
-                self.from_slot(slots).chunk(2, dim=-1),
+                self.from_slot(figure).chunk(2, dim=-1),
                 position.chunk(2, dim=-1),
                 (rows, columns),
                 self.hidden,
@@ -279,7 +285,7 @@ class SeparableDecoder(nn.Module):
                 strict=True,
             )
         )
-        return _drawing(self, slots, torch.einsum("bkycr,bkxcr->bkcyx", down, across))
+        return _drawing(self, painted, torch.einsum("bkycr,bkxcr->bkcyx", down, across))
 
 
 def _slot_colour(slot_dim: int) -> nn.Module:

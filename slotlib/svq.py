@@ -125,6 +125,10 @@ class SVQConfig(PriorConfig, AutoencoderConfig):
     """Of the drawing (quantizer="gumbel" only)."""
     mixing: bool = False
     """Whether GRU and MLP of slot attention mix the blocks of a slot."""
+    colour_blocks: int = 0
+    """Above 0, the decoder reads a slot's colour from so many blocks, the first ones, and its mask from the others
+    (decoder="separable" and colour="slot" only). Otherwise colour tends to be told several times over, a little in each
+    of many blocks, and no single block can be swapped to change it."""
 
 
 class SVQOutput(NamedTuple):
@@ -201,7 +205,21 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
             gradient_steps=config.gradient_steps,
             tolerance=config.tolerance,
         )
+        can_split = config.decoder == "separable" and config.colour == "slot"
+        if config.colour_blocks and not (can_split and 0 < config.colour_blocks < config.num_blocks):
+            raise ValueError(
+                f'colour_blocks must be 0, or below num_blocks={config.num_blocks} with decoder="separable" and '
+                f'colour="slot", got {config.colour_blocks} with {config.decoder!r} and {config.colour!r}'
+            )
+        self.use_codes(True)
         self._add_prior(config.num_slots)
+
+    def use_codes(self, use: bool) -> None:
+        """Training may first let slots take hold of objects: continuous, and each number read for everything."""
+        self.slot_attention.continuous = not use
+        if self.config.colour_blocks:
+            width = self.config.slot_dim // self.config.num_blocks
+            self.decoder.colour_dims = self.config.colour_blocks * width if use else 0
 
     @property
     def quantizer(self) -> Quantizer:

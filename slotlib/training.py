@@ -114,8 +114,8 @@ class TrainConfig:
     parsimony_from: int = 0
     """Before this step slots are free; in as many steps again what they cost rises to `model.parsimony`."""
     quantise_from: int = 0
-    """Before this step the slots of an `SVQAutoencoder` stay continuous. Codes are then placed among slots that hold
-    objects already."""
+    """Before this step the slots of an `SVQAutoencoder` stay continuous, and its decoder reads all of them for
+    everything. Codes are then placed among slots that hold objects already."""
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     eval_every: int = 5_000
@@ -318,15 +318,20 @@ def _restore(state: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": memory})
 
 
-def _start_from(model: nn.Module, checkpoint: str) -> None:
-    """Take over the weights of another model where name and shape agree. Raises ValueError if none do."""
+def _start_from(model: nn.Module, checkpoint: str) -> list[dict[str, Any]]:
+    """Take over the weights of another model where name and shape agree. Returns how they were trained, stage by stage.
+
+    Raises ValueError if none do.
+    """
     own = model.state_dict()
-    theirs = zoo.load(checkpoint).state_dict()
+    source = zoo.load(checkpoint)
+    theirs, card = source.state_dict(), source.card
     shared = {name: tensor for name, tensor in theirs.items() if name in own and tensor.shape == own[name].shape}
     if not shared:
         raise ValueError(f"train.start_from: no weight of {checkpoint} fits a {type(model).__name__} of this size")
     model.load_state_dict(shared, strict=False)
     logger.info("starting from %s: %d of %d weights", checkpoint, len(shared), len(own))
+    return [*card.get("before", []), {name: card.get(name) for name in ("training", "dataset", "wall_seconds")}]
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -335,10 +340,16 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 
 def _save_state(
-    folder: Path, step: int, seconds: float, config: Config, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    step: int,
+    seconds: float,
+    before: list[dict[str, Any]],
+    config: Config,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Everything a run needs to go on from here. Older checkpoints, and what a crash left half-written, are removed."""
-    card = {"step": step, "seconds": seconds, "configuration": asdict(config)}
+    card = {"step": step, "seconds": seconds, "before": before, "configuration": asdict(config)}
     newest = zoo.save_tensors(folder / f"step_{step:08d}", _training_state(model, optimizer), card)
     half_written = [path for name in ("step_*", "log.csv", "model.*") for path in folder.glob(f".{name}.*")]
     for old in sorted([*folder.glob("step_*"), *half_written]):
@@ -453,8 +464,7 @@ def _switch(model: nn.Module, position: float, options: TrainConfig) -> None:
     if not isinstance(model, SlotAutoencoder):
         return
     if isinstance(model, SVQAutoencoder):
-        learns = model.config.learn == "autoencoder"
-        model.slot_attention.continuous = learns and position < options.quantise_from
+        model.use_codes(model.config.learn == "prior" or position >= options.quantise_from)
     if model.config.colour == "shaded":
         model.decoder.shading = _fade_in(position, options.one_colour_until, options.shading_steps)
     end, excess = model.config.noise, max(0.0, options.noise_start - model.config.noise)
@@ -532,7 +542,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     kinds = {fields: kind for kind, fields in zoo.MODELS.values()}
     model = kinds[type(config.model)](config.model)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr)
-    step, seconds = 0, 0.0
+    step, seconds, before = 0, 0.0, []
     if saved := _checkpoints(folder):
         if not resume:
             raise FileExistsError(f"{folder} already holds a run; choose another folder or resume it")
@@ -540,10 +550,10 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         if card["configuration"] != json.loads(json.dumps(asdict(config))):  # tuples come back as lists
             raise ValueError(f"{folder} holds a run of another configuration; choose another folder")
         _restore(state, model, optimizer)
-        step, seconds = card["step"], card["seconds"]
+        step, seconds, before = card["step"], card["seconds"], card.get("before", [])
         logger.info("resuming %s at step %d", folder, step)
     elif options.start_from:
-        _start_from(model, options.start_from)
+        before = _start_from(model, options.start_from)
     elif isinstance(model, WithPrior) and config.model.learn == "prior":
         raise ValueError('model.learn="prior" needs a finished autoencoder: name its checkpoint in train.start_from')
     model, optimizer = fabric.setup(model, optimizer)
@@ -621,7 +631,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             log.numbers(step, seconds, train=values, eval=scores, masks=signs)
         if saves:
             log.flush()
-            _save_state(folder, step, time.perf_counter() - started, config, network, optimizer.optimizer)
+            _save_state(folder, step, time.perf_counter() - started, before, config, network, optimizer.optimizer)
     bar.close()
 
     if skipped := getattr(scenes, "skipped", 0) + getattr(held_out, "skipped", 0):
@@ -637,6 +647,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             {
                 "dataset": asdict(config.data),
                 "training": asdict(options),
+                **({"before": before} if before else {}),
                 "metrics": [measured(network, held_out, options.eval_images)],
                 "wall_seconds": round(time.perf_counter() - started, 1),
                 "device": str(fabric.device),

@@ -55,7 +55,8 @@ def offer_benchmarks(app: Sphinx, config: Config) -> None:
     lines = []
     for name, result in json.loads((ROOT / "benchmarks/results.json").read_text("utf-8")).items():
         machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
-        lines += [f"**{name.replace('_', ' ').capitalize()}** ({machine})", ""]
+        title = {"svq": "SVQ", "clevr": "CLEVR"}.get(name, name.replace("_", " ").capitalize())
+        lines += [f"**{title}** ({machine})", ""]
         lines += ["| | against | slotlib | peer | unit | times better | goal |", "|---|---|---:|---:|---|---:|---:|"]
         for row in result["rows"]:
             goal = "" if row["goal"] is None else f"{row['goal']:g} ({'met' if row['met'] else 'not met'})"

@@ -1,4 +1,4 @@
-"""The page "Model zoo", from the checkpoints' cards and what book/tools/zoo.py and benchmarks/baselines.py measured."""
+"""The page "Model zoo": from the checkpoints' cards, and what book/tools/zoo.py and the benchmarks measured."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ SCENES = {
 def offer_model_zoo(app: Sphinx, config: Config) -> None:
     """`{{ zoo_table }}`, `{{ zoo_sections }}` and so on: from the cards, and what `book/tools/zoo.py` measured."""
     cards = {path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "data/checkpoints").glob("*.json")}
-    cards = {name: card for name, card in cards.items() if card["model"] == "SlotAutoencoder"}
+    cards = {name: card for name, card in cards.items() if card["model"] in ("SlotAutoencoder", "SVQAutoencoder")}
     measured = json.loads((ROOT / "book/assets/zoo/measured.json").read_text("utf-8"))
     # What failed has no curve. A model that was not measured yet gets its section all the same.
     working = [name for name in cards if "iterations" in measured.get(name, {"iterations": {}})]
@@ -65,17 +65,20 @@ def _zoo_parameters(numbers: dict) -> str:
 
 def _zoo_training(card: dict) -> str:
     where = card.get("machine") or ("a CPU" if card["device"] == "cpu" else "a GPU")
-    training, minutes = card["training"], card["wall_seconds"] / 60
-    return (
-        f"Trained for {training['steps']:,} steps of {training['batch_size']} scenes in {minutes:.0f} min on {where}; "
-        f"seed {training['seed']}, torch {card['versions']['torch']}."
-    )
+    stages = " then ".join(_zoo_stage(stage) for stage in [*card.get("before", []), card])
+    return f"Trained for {stages} on {where}; seed {card['training']['seed']}, torch {card['versions']['torch']}."
+
+
+def _zoo_stage(stage: dict) -> str:
+    training = stage["training"]
+    return f"{training['steps']:,} steps of {training['batch_size']} scenes in {stage['wall_seconds'] / 60:.0f} min"
 
 
 def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
     """One model: what it is, its scores, its seeds, its pictures."""
     made, data = card["configuration"], card["dataset"]
     options = ", ".join(f"`{key}={value}`" for key, value in data["options"].items())
+    coded = " with slots made of codes" if "num_codes" in made else ""
     one, best = _zoo_metrics(card)
     drawn = ["fg_ari_drawn"] if _zoo_mixture(card) else []
     scores = [
@@ -90,7 +93,7 @@ def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
         f"(zoo-{name})=",
         f"### {name}",
         "",
-        f"Object discovery on {SCENES[data['name']]}{f' ({options})' if options else ''}, at "
+        f"Object discovery{coded} on {SCENES[data['name']]}{f' ({options})' if options else ''}, at "
         f"{made['resolution']}×{made['resolution']}. {_zoo_parameters(numbers)} parameters in "
         f"{card['bytes'] / 1e6:.2f} MB; {made['num_slots']} slots, {made['num_iterations']} iterations. "
         + _zoo_training(card)
@@ -284,8 +287,102 @@ def offer_sets(app: Sphinx, config: Config) -> None:
     config.myst_substitutions = {**config.myst_substitutions, "zoo_sets": "\n".join(lines)}
 
 
+KINDS = {
+    "other data": "other data",
+    "slots dreamt": "dreamt slots",
+    "patches dreamt": "dreamt patches",
+    "slots thrown together": "slots thrown together",
+    "slots redrawn": "data redrawn from slots",
+    "patches redrawn": "data redrawn from patches",
+}
+
+
+def offer_codes(app: Sphinx, config: Config) -> None:
+    """`{{ zoo_codes }}`: models whose latents are codes, as `python -m benchmarks.dreams` measured them."""
+    path = ROOT / "benchmarks/dreams.json"
+    measured = json.loads(path.read_text("utf-8")) if path.exists() else {"datasets": {}}
+    lines = [] if measured["datasets"] else ["*Not measured yet.*"]
+    for dataset, numbers in measured["datasets"].items():
+        lines += _zoo_codes(dataset, numbers, measured["scenes"])
+    config.myst_substitutions = {**config.myst_substitutions, "zoo_codes": "\n".join(lines)}
+
+
+def _zoo_codes(dataset: str, numbers: dict, scenes: int) -> list[str]:
+    """Slots and patches of one dataset, side by side."""
+    names = f"svq_{dataset}", f"patches_{dataset}"
+    slots, patches = (json.loads((ROOT / f"data/checkpoints/{name}.json").read_text("utf-8")) for name in names)
+    made, cut = slots["configuration"], patches["configuration"]
+    grid = (cut["resolution"] // cut["patch"]) ** 2
+    sizes = (
+        (made["num_slots"] * made["num_blocks"], made["num_codes"]),
+        (grid * cut["num_blocks"], cut["num_codes"]),
+    )
+    cells = []
+    for called, card, (tokens, codes) in zip(("slots", "patches"), (slots, patches), sizes, strict=True):
+        scores = card["metrics"][0]
+        found = f"{scores['fg_ari']:.3f}" if "fg_ari" in scores else "–"
+        cells.append(
+            f"| {called} | {tokens} of {codes} | {found} | {scores['mse']:.5f} | {scores['utilisation']:.0%} "
+            f"| {scores['nats'] / 0.6931:.0f} | {card['bytes'] / 1e6:.2f} |"
+        )
+    judged = [
+        f"| {KINDS.get(row['first'], row['first'])} | {KINDS[row['second']]} | {_zoo_judges(row['properties'])} "
+        f"| {_zoo_judges(row['pixels'])} |"
+        for row in numbers["judges"]
+    ]
+    words = numbers["information"]
+    best = ", ".join(f"{name} {max(blocks):.2f} (block {blocks.index(max(blocks))})" for name, blocks in words.items())
+    counts = "; ".join(f"{kind} {value:.3f}" for kind, value in numbers["count_variation"].items())
+    fg_ari = numbers["fg_ari"]
+    return [
+        f"(zoo-{names[1]})=",
+        f"### {names[0]} and {names[1]}",
+        "",
+        f"{SCENES[dataset]} as {made['num_slots']} slots of {made['num_blocks']} blocks "
+        f"([`{names[0]}`](#zoo-{names[0]})), and as {grid} patches. "
+        + _zoo_training(patches).replace("Trained", "These were trained"),
+        "",
+        "| | tokens a scene | FG-ARI | squared error | codes in use | bits a scene | MB |",
+        "|---|---|---:|---:|---:|---:|---:|",
+        *cells,
+        "",
+        f"Without codes the same scenes give FG-ARI {fg_ari['continuous']:.3f} (`{dataset}`), with codes "
+        f"{fg_ari['codes']:.3f}. What the blocks know of an object's properties, as normalised mutual information, "
+        f"the best block of each: {best}.",
+        "",
+        f"```{{figure}} assets/benchmarks/words_{dataset}.png",
+        f":name: fig-zoo-words-{dataset}",
+        f":alt: Table of properties by blocks, coloured by normalised mutual information. Best: {best}.",
+        "",
+        f"`{names[0]}`: how much each block says about each property, from 0 to 1.",
+        "```",
+        "",
+        f"How far the number of objects in dreams is from that in data, as total variation (0 the same, 1 nothing in "
+        f"common), of {scenes:,} scenes each: {counts}.",
+        "",
+        "| judges tell | from | by properties | by pixels |",
+        "|---|---|---:|---:|",
+        *judged,
+        "",
+        f"```{{figure}} assets/benchmarks/dreams_{dataset}.png",
+        f":name: fig-zoo-dreams-{dataset}",
+        ":alt: Six rows of pictures: data; the same redrawn from slots, and from patches; scenes dreamt as slots, and "
+        "as patches; slots thrown together.",
+        "",
+        f"`{names[0]}` and `{names[1]}`: the first scenes of each kind.",
+        "```",
+        "",
+    ]
+
+
+def _zoo_judges(scores: list[float]) -> str:
+    """The mean over judges, and their range."""
+    return f"{sum(scores) / len(scores):.2f} ({min(scores):.2f} to {max(scores):.2f})"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_model_zoo)
     app.connect("config-inited", offer_baselines)
     app.connect("config-inited", offer_sets)
+    app.connect("config-inited", offer_codes)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -17,11 +17,19 @@ from typing import Any
 from torch import nn
 
 from slotlib import data, training, zoo
+from slotlib.autoencoder import SlotAutoencoder
+from slotlib.patches import SlateAutoencoder
 from slotlib.set_prediction import SetPredictor
 
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
 IMAGES = 640
 SCENES_SEED = 0  # training and its running evaluation use other seeds
+
+
+def has_restarts(model: nn.Module) -> bool:
+    """Whether starts differ, and the model can tell which was best."""
+    slots = isinstance(model, SlotAutoencoder) and not isinstance(model, SlateAutoencoder)
+    return slots and model.config.slot_init != "learned"
 
 
 def measure(model: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -30,10 +38,12 @@ def measure(model: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     metrics = [training.measured(model, scenes, IMAGES)]
     if isinstance(model, SetPredictor):
         return metrics, {name: metrics[0][name] for name in training.SetEvaluation._fields}
+    if not isinstance(model, SlotAutoencoder):  # patches have no masks
+        return metrics, {name: metrics[0][name] for name in ("mse", "utilisation", "nats") if name in metrics[0]}
     scores = {"fg_ari": metrics[0]["fg_ari"]}
     if model.config.likelihood == "mixture":
         scores["fg_ari_drawn"] = metrics[0]["fg_ari_drawn"]
-    if model.config.slot_init != "learned":  # learned starts are the same every time
+    if has_restarts(model):
         metrics.append(training.measured(model, scenes, IMAGES, restarts=4))
         scores["fg_ari_restarts_4"] = metrics[-1]["fg_ari"]
     return metrics, scores
@@ -60,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
     if asked.files:
         scenes = data.read(asked.files, **asked.options)
-        ways = [{}] if isinstance(model, SetPredictor) else [{}, {"restarts": 4}]
+        ways = [{}, {"restarts": 4}] if has_restarts(model) else [{}]
         tries = [training.measured(model, scenes, len(scenes), **how) for how in ways]
         source = {"scenes": asked.called or asked.files.name, "options": asked.options}
         card["elsewhere"] = [{**entry, **source} for entry in tries]

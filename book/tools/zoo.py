@@ -47,9 +47,9 @@ class Drawn(list):
 
 
 def shipped() -> dict[str, dict[str, Any]]:
-    """Name → card of the checkpoints for object discovery."""
+    """Name → card of the checkpoints for object discovery, of continuous slots and of codes."""
     cards = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(CHECKPOINTS.glob("*.json"))}
-    return {name: card for name, card in cards.items() if card["model"] == "SlotAutoencoder"}
+    return {name: card for name, card in cards.items() if card["model"] in ("SlotAutoencoder", "SVQAutoencoder")}
 
 
 def fresh_scenes(card: dict[str, Any], count: int) -> Drawn:

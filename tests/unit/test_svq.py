@@ -571,11 +571,30 @@ def test_objects_are_paired_with_the_slots_that_cover_them():
         ({"order": "magic"}, "order must be one of"),
         ({"learn": "prior", "prior_layers": 0}, r'learn="prior" needs a prior, got prior_layers=0'),
         ({"decoder": "magic"}, "decoder must be one of"),
+        ({"colour_blocks": 1}, 'decoder="separable" and colour="slot", got 1 with .separable. and .pixel.'),
+        ({"colour_blocks": 4, "colour": "slot"}, "colour_blocks must be 0, or below num_blocks=4"),
     ],
 )
 def test_a_configuration_that_cannot_be_built_names_the_field(change, message):
     with pytest.raises(ValueError, match=message):
         model(**change)
+
+
+def test_blocks_of_colour_draw_colour_and_nothing_else():
+    split = model(colour="slot", colour_blocks=1)
+    codes = torch.randint(10, (5, 3, 4), generator=generator())
+    before = split.decode(codes)
+    other = codes.clone()
+    other[:, :, 0] = (codes[:, :, 0] + 1) % 10
+    painted = split.decode(other)
+    assert torch.equal(painted.masks, before.masks)
+    assert not torch.isclose(painted.slot_images, before.slot_images).any()
+    other = codes.clone()
+    other[:, :, 1:] = (codes[:, :, 1:] + 1) % 10
+    moved = split.decode(other)
+    assert torch.equal(moved.slot_images, before.slot_images)
+    assert not torch.isclose(moved.masks, before.masks).all()
+    assert split.state_dict().keys() == model(colour="slot").state_dict().keys()  # either can start from the other
 
 
 def test_without_a_prior_there_is_nothing_to_sample_from():
@@ -791,7 +810,10 @@ def test_the_prior_learns_from_a_finished_autoencoder_and_changes_nothing_else(c
     drawn = model.decode(codes)
     image = drawn if config is PATCHES else drawn.image
     assert image.shape == (2, 3, 16, 16) and image.isfinite().all()
-    assert zoo.load(tmp_path / "second" / "model").config == second
+    saved = zoo.load(tmp_path / "second" / "model")
+    assert saved.config == second
+    card = zoo.load(tmp_path / "first" / "model").card  # what came before is told with it
+    assert saved.card["before"] == [{name: card[name] for name in ("training", "dataset", "wall_seconds")}]
 
 
 def test_a_prior_without_an_autoencoder_is_refused(tmp_path):
