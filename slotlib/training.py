@@ -14,7 +14,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -92,6 +92,8 @@ class TrainConfig:
     start_from: str = ""
     """A checkpoint, shipped or a path, whose weights a new run starts with where name and shape agree: of an
     autoencoder a set predictor takes the encoder and slot attention."""
+    start_parts: list[str] = field(default_factory=list)
+    """Take over only weights whose names begin with one of these, such as ["encoder"]; empty: all."""
     lr: float = 4e-4
     warmup_steps: int = 10_000
     """The learning rate rises linearly to `lr`, times the decay, which runs from step 0."""
@@ -318,17 +320,23 @@ def _restore(state: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.
     optimizer.load_state_dict({**optimizer.state_dict(), "state": memory})
 
 
-def _start_from(model: nn.Module, checkpoint: str) -> list[dict[str, Any]]:
-    """Take over the weights of another model where name and shape agree. Returns how they were trained, stage by stage.
+def _start_from(model: nn.Module, checkpoint: str, parts: Sequence[str]) -> list[dict[str, Any]]:
+    """Take over the weights of another model where name and shape agree, or those of its `parts`. Returns how they were
+    trained, stage by stage.
 
     Raises ValueError if none do.
     """
     own = model.state_dict()
     source = zoo.load(checkpoint)
     theirs, card = source.state_dict(), source.card
-    shared = {name: tensor for name, tensor in theirs.items() if name in own and tensor.shape == own[name].shape}
+    shared = {
+        name: tensor
+        for name, tensor in theirs.items()
+        if name in own and tensor.shape == own[name].shape and name.startswith(tuple(parts or [""]))
+    }
     if not shared:
-        raise ValueError(f"train.start_from: no weight of {checkpoint} fits a {type(model).__name__} of this size")
+        of = f" that begins with {' or '.join(parts)}" if parts else ""
+        raise ValueError(f"train.start_from: no weight of {checkpoint}{of} fits a {type(model).__name__} of this size")
     model.load_state_dict(shared, strict=False)
     logger.info("starting from %s: %d of %d weights", checkpoint, len(shared), len(own))
     return [*card.get("before", []), {name: card.get(name) for name in ("training", "dataset", "wall_seconds")}]
@@ -553,7 +561,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         step, seconds, before = card["step"], card["seconds"], card.get("before", [])
         logger.info("resuming %s at step %d", folder, step)
     elif options.start_from:
-        before = _start_from(model, options.start_from)
+        before = _start_from(model, options.start_from, options.start_parts)
     elif isinstance(model, WithPrior) and config.model.learn == "prior":
         raise ValueError('model.learn="prior" needs a finished autoencoder: name its checkpoint in train.start_from')
     model, optimizer = fabric.setup(model, optimizer)

@@ -448,6 +448,12 @@ def test_a_run_starts_with_the_weights_of_another_model(trained, tmp_path):
     assert same(train(tmp_path / "same", **known), trained[0])
     other = train(tmp_path / "other", dataclasses.replace(SMALL, kind="learned_queries"), **known)
     assert same(other.encoder, trained[0].encoder) and same(other.head, trained[0].head)
+    torch.manual_seed(0)
+    fresh = SetPredictor(SMALL)
+    part = train(tmp_path / "part", **known, start_parts=["head"])
+    assert same(part.head, trained[0].head) and same(part.encoder, fresh.encoder)
+    with pytest.raises(ValueError, match=r"no weight of .* that begins with decoder or magic fits a SetPredictor"):
+        train(tmp_path / "no part", **known, start_parts=["decoder", "magic"])
     autoencoder = AutoencoderConfig(
         encoder="strided", encoder_channels=8, slot_dim=16, mlp_hidden_dim=16, decoder="separable", decoder_channels=8
     )
