@@ -1,11 +1,13 @@
-"""Sliders that redraw a picture: `explore(render, slots=(1, 8, 4))` in a chapter.
+"""Sliders that change a picture. `explore(render, slots=(1, 8, 4))` draws it anew for any values, and needs a kernel;
+`flipbook(draw, "slope", slopes)` has drawn all its pictures before, and works in the static page too.
 
-The picture is part of the widget's state, so a saved notebook and the static page show the last one even where no
+Pictures are part of the widget's state, so a saved notebook and the static page show the last one even where no
 kernel answers. What a slider calls is a plain function of its values, which tests call directly.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -57,3 +59,23 @@ def explore(render: Callable[..., Figure], **controls: Control) -> ipywidgets.VB
         slider.observe(redraw, names="value")
     redraw()
     return ipywidgets.VBox([ipywidgets.HBox(list(sliders.values()), layout={"flex_flow": "row wrap"}), image, message])
+
+
+def flipbook(draw: Callable[[Any], Figure], name: str, values: Sequence[Any], start: int = 0) -> ipywidgets.VBox:
+    """A slider over `draw(value)` for each of `values`, all drawn now: it only turns pages, and needs no kernel.
+
+    Args:
+        draw: returns a figure.
+        name: what the slider is called.
+        values: what `draw` gets, at least one.
+        start: the page that is open at first, from 0.
+
+    Raises ValueError without values, or for a page that is not there.
+    """
+    if not 0 <= start < len(values):
+        raise ValueError(f"start must be a page within 0 and {len(values) - 1}, got {start} of {len(values)} values")
+    pages = [ipywidgets.Image(value=picture(draw(value)), format="png") for value in values]
+    stack = ipywidgets.Stack(pages, selected_index=start)
+    slider = ipywidgets.IntSlider(value=start, max=len(pages) - 1, description=name, readout=False)
+    ipywidgets.jslink((slider, "value"), (stack, "selected_index"))
+    return ipywidgets.VBox([slider, stack])

@@ -265,7 +265,7 @@ def offer_sets(app: Sphinx, config: Config) -> None:
             continue
         made = card["configuration"]
         options = ", ".join(f"`{key}={value}`" for key, value in card["dataset"]["options"].items())
-        source = card["training"]["start_from"]
+        source = [*card.get("before", []), card][0]["training"]["start_from"]
         rows = [(f"{card['metrics'][0]['images']} fresh scenes", card["metrics"][0])]
         rows += [(f"seed {run['seed']}", run) for run in card["seeds"][1:]]
         for entry in card.get("elsewhere", []):
