@@ -279,7 +279,8 @@ def _rounded(scores: list[float]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--datasets", default=",".join(DATASETS), help="with commas")
+    there = [name for name in DATASETS if f"svq_{name}" in zoo.names()]
+    parser.add_argument("--datasets", default=",".join(there), help="with commas")
     torch.set_num_threads(1)
     plots.use_style()
     measured = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"datasets": {}}

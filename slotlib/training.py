@@ -545,6 +545,10 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             f"got {options.batch_size}"
         )
 
+    if options.start_parts and getattr(config.model, "learn", None) == "prior":
+        raise ValueError(
+            f"the prior needs the whole autoencoder; train.start_parts must be [], got {options.start_parts}"
+        )
     torch.manual_seed(options.seed)  # the initial weights; every later draw has a generator of its own
     sets = isinstance(config.model, SetPredictorConfig)
     kinds = {fields: kind for kind, fields in zoo.MODELS.values()}

@@ -63,7 +63,7 @@ def curves(model: nn.Module, scenes: Drawn) -> dict[str, list[float]]:
     counts = [trained] if model.config.slot_init == "learned" else [n for n in (trained - 1, trained, trained + 1) if n]
     return {
         str(count): [
-            round(training.evaluate(model, scenes, seed=NOISE_SEED, **asked, num_iterations=n).fg_ari.mean().item(), 4)
+            round(training.evaluate(model, scenes, seed=NOISE_SEED, **asked, num_iterations=n).means()["fg_ari"], 4)
             for n in ITERATIONS
         ]
         for count in counts

@@ -819,6 +819,8 @@ def test_the_prior_learns_from_a_finished_autoencoder_and_changes_nothing_else(c
 def test_a_prior_without_an_autoencoder_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"name its checkpoint in train.start_from"):
         train(tmp_path, dataclasses.replace(SMALL, learn="prior"))
+    with pytest.raises(ValueError, match="the prior needs the whole autoencoder"):
+        train(tmp_path, dataclasses.replace(SMALL, learn="prior"), start_from="there", start_parts=["encoder"])
 
 
 def test_eight_images_are_learned_by_heart_from_patches():
@@ -885,6 +887,7 @@ def test_packaged_recipes_have_a_second_stage(dataset, family):
     first = cli.read_config(f"{family}_{dataset}")
     second = cli.read_config(f"{family}_{dataset}", f"--config={family}_prior", "--train.start_from=there")
     assert second.model == dataclasses.replace(first.model, learn="prior") and second.data == first.data
+    assert not second.train.start_parts
     model = zoo.MODELS["SVQAutoencoder" if family == "svq" else "PatchVQVAE"][0](second.model)
     assert sum(p.numel() for p in model.parameters()) * 4 < 5e6  # a checkpoint's limit
 
