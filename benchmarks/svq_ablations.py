@@ -2,9 +2,9 @@
 
     python -m benchmarks.svq_ablations FOLDER [--jobs 2]
 
-Shapes, 1,500 steps from the weights of the continuous model, codes from step 500 on. Scored on 640 fresh scenes from
-one start: FG-ARI, the use of the codes, and how much the best block says about an object's colour and size. Chapter 07
-reads data/runs/svq_ablations.csv.
+Shapes, 1,500 steps with the encoder of the continuous model, codes from step 500 on. Scored on 640 fresh scenes from
+one start: FG-ARI, the use of the codes, and how much the best block says about an object's colour and size. Writes
+data/runs/svq_ablations.csv.
 """
 
 from pathlib import Path
