@@ -35,7 +35,7 @@ from slotlib.log import Log, read_log
 from slotlib.patches import PatchConfig
 from slotlib.prior import WithPrior
 from slotlib.set_prediction import SetPredictor, SetPredictorConfig
-from slotlib.svq import SVQAutoencoder, SVQConfig
+from slotlib.svq import SVQAutoencoder, SVQConfig, merge_synonyms
 from slotlib.vq import use
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class TrainConfig:
     minutes: float = 0.0
     """Train for this many minutes instead of `steps` steps, evaluation and saving included; 0: by steps. The schedule
     below then follows the time, and its step counts are understood as parts of `steps`: see `schedule_position`."""
+    stop_at: int = 0
+    """End at this step, although the schedule is made for `steps`; 0: at its end."""
     batch_size: int = 64
     """Scenes per step, over all devices together."""
     accumulate: int = 1
@@ -531,6 +533,9 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             raise ValueError(f"train.{name} must be at least 1, got {getattr(options, name)}")
     if options.minutes < 0:
         raise ValueError(f"train.minutes must be at least 0, got {options.minutes}")
+    if not 0 <= options.stop_at <= options.steps:
+        raise ValueError(f"train.stop_at must lie in 0..{options.steps}, the steps, got {options.stop_at}")
+    end = options.stop_at or options.steps
     fabric = Fabric(
         accelerator=options.accelerator,
         devices=options.devices,
@@ -575,6 +580,13 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         network.loss = torch.compile(network.loss)
 
     scenes, held_out = _scenes(config.data, options)
+    if not saved and isinstance(network, SVQAutoencoder) and config.model.learn == "prior" and config.model.synonyms:
+        some, *_ = _seen(scenes.__getitems__(range(min(100, len(scenes)))), sets)
+        words = merge_synonyms(
+            network.eval(), some.to(fabric.device), config.model.synonyms, step_generator(options.seed, 0)
+        )
+        network.train()
+        logger.info("words of each block, synonyms merged: %s", ", ".join(str(len(groups)) for groups in words))
     order = scene_order(len(scenes), options.batch_size, options.seed, step, fabric.global_rank, fabric.world_size)
     batches = _batches(scenes, order, sets, config, fabric, progress)
     if fabric.is_global_zero:
@@ -586,12 +598,12 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     warned: dict[str, str] = {}
     bar = tqdm(
         initial=step,
-        total=None if options.minutes else options.steps,
+        total=None if options.minutes else end,
         disable=None if progress and fabric.is_global_zero else True,
     )
     started = time.perf_counter() - seconds
     position = schedule_position(step, seconds, options)
-    while position < options.steps:
+    while position < end:
         # Step.
         batch = next(batches)
         lr = learning_rate(position, options)
@@ -613,7 +625,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         # Where are we? Processes must agree on when to stop, so by minutes all go by the first one's clock.
         seconds = time.perf_counter() - started
         position = schedule_position(step, fabric.broadcast(seconds) if options.minutes else seconds, options)
-        last = position >= options.steps
+        last = position >= end
         logs, evaluates, saves = (
             last or step % every == 0 for every in (options.log_every, options.eval_every, options.save_every)
         )

@@ -316,6 +316,24 @@ class VectorQuantizer(Quantizer):
                 torch.where(dead.unsqueeze(2), fresh, self.codebook), torch.where(dead, average, self.counts), dead
             )
 
+    @torch.no_grad()
+    def merge(self, book: int, codes: Sequence[int]) -> None:
+        """Make one code of several of a book: all move to their mean, weighted by how often each is used, and from then
+        on the first is chosen. Further training revives the others as it revives dead codes.
+
+        Raises ValueError unless there are such a book and such codes, each named once.
+        """
+        books, size = self.counts.shape
+        if not 0 <= book < books or not codes or len(set(codes) & set(range(size))) < len(codes):
+            raise ValueError(f"expected different codes below {size} of a book below {books}, got {codes} of {book}")
+        codes = sorted(codes)
+        weight = self.counts[book, codes].clamp(min=self.eps)
+        mean = weight @ self.codebook[book, codes] / weight.sum()
+        self.codebook[book, codes] = mean
+        self.counts[book, codes] = torch.zeros_like(weight)
+        self.counts[book, codes[0]] = weight.sum()
+        self.sums[book, codes] = self.counts[book, codes].unsqueeze(1) * mean
+
     def _place(self, codes: Tensor, counts: Tensor, which: Tensor | None = None) -> None:
         sums = codes * counts.unsqueeze(2)
         self.codebook.copy_(codes)

@@ -231,6 +231,7 @@ def test_many_calls_without_an_update_are_an_error(monkeypatch):
 
 
 def _distributed(rank, port, folder):
+    torch.set_num_threads(1)  # the parent's threads do not survive the fork, and whoever waits for them waits for ever
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     vq, x = quantizer(8, 12, kmeans=True, revive=0.5, num_blocks=2), randn(64, 8)
     for step in range(3):
@@ -549,6 +550,12 @@ def test_information_is_one_for_a_copy_and_nothing_for_noise():
     assert table["rgb"][0] > 0.6
 
 
+def test_nothing_can_be_said_of_no_objects():
+    nothing = svq.Objects(torch.zeros(0, 4, dtype=torch.int64), {"size": torch.zeros(0)})
+    with pytest.raises(ValueError, match="no objects"):
+        svq.information(nothing)
+
+
 def test_objects_are_paired_with_the_slots_that_cover_them():
     scenes = data.make("shapes", 6, num_objects=2).batch(range(6))
     codes = torch.arange(3).view(1, 3, 1).expand(6, 3, 4)
@@ -814,6 +821,86 @@ def test_the_prior_learns_from_a_finished_autoencoder_and_changes_nothing_else(c
     assert saved.config == second
     card = zoo.load(tmp_path / "first" / "model").card  # what came before is told with it
     assert saved.card["before"] == [{name: card[name] for name in ("training", "dataset", "wall_seconds")}]
+
+
+# --- synonyms ---
+
+
+def test_of_merged_codes_the_first_is_chosen_where_any_was():
+    vq = quantizer(8, 6, num_blocks=2)
+    vq.codebook[1] = torch.eye(6)[:, :4] * 10 + torch.arange(6).unsqueeze(1)
+    vq.codebook[1, 4] = vq.codebook[1, 2] + 0.1
+    vq.counts[1, 2] = 3.0
+    first, second = vq.codebook[1, 2].clone(), vq.codebook[1, 4].clone()
+    slots = torch.cat([randn(6, 4), vq.codebook[1]], dim=1)
+    before = vq.nearest(slots)
+    vq.merge(1, [4, 2])
+    after = vq.nearest(slots)
+    assert torch.equal(after[:, 0], before[:, 0])
+    assert after[:, 1].tolist() == [0, 1, 2, 3, 2, 5]
+    close(vq.codebook[1, 2], (3 * first + second) / 4)
+    assert torch.equal(vq.codebook[1, 2], vq.codebook[1, 4])
+    assert vq.counts[1].tolist() == [1, 1, 4, 1, 0, 1]
+    vq.train()(slots)
+    vq.update(generator())  # training brings the other one back
+    assert not torch.equal(vq.codebook[1, 2], vq.codebook[1, 4])
+    for book, codes in ((2, [0, 1]), (-1, [0, 1]), (0, []), (0, [1, 1]), (0, [5, 6])):
+        with pytest.raises(ValueError, match="expected different codes below 6 of a book below 2"):
+            vq.merge(book, codes)
+
+
+@pytest.fixture
+def speaking():
+    """A model whose codes 1 and 4 of block 2 are all but the same, and some scenes."""
+    torch.manual_seed(0)
+    model = SVQAutoencoder(dataclasses.replace(SMALL, num_codes=6)).eval()
+    with torch.no_grad():
+        model.quantizer.codebook.normal_(generator=generator(1))
+        model.quantizer.counts.fill_(1.0)
+        model.quantizer.codebook[2, 4] = model.quantizer.codebook[2, 1] + 1e-3
+    return model, data.make("shapes", 24, seed=3, **SCENES.options).batch(range(24))["image"]
+
+
+def test_effects_of_exchanges_are_those_of_single_drawings(speaking):
+    model, images = speaking
+    effect = svq.exchange_effects(model, images, generator=generator())
+    torch.testing.assert_close(effect, effect.mT, equal_nan=True)
+    source = generator()
+    output = model(images, generator=source)
+    owned = torch.stack([(output.masks.argmax(1) == k).flatten(1).sum(1) for k in range(3)], dim=1)
+    slots = torch.multinomial((owned >= 20).float(), 1, generator=source)[:, 0]
+    total, tried = torch.zeros(6, 6), torch.zeros(6, 6)
+    for scene, slot in zip(output.codes, slots, strict=True):
+        for other in range(6):
+            changed = scene.clone()
+            changed[slot, 2] = other
+            pictures = model.decode(torch.stack([scene, changed])).image
+            total[scene[slot, 2], other] += (pictures[0] - pictures[1]).square().sum()
+            tried[scene[slot, 2], other] += 1
+    close(effect[2], (total + total.T) / (tried + tried.T), equal_nan=True, rtol=1e-3, atol=1e-6)
+
+
+def test_codes_that_draw_the_same_become_one_word_and_no_others(speaking):
+    model, images = speaking
+    before = model(images, generator=generator())
+    words = svq.merge_synonyms(model, images, 1e-3, generator())
+    assert [1, 4] in words[2] and sum(len(group) > 1 for groups in words for group in groups) == 1
+    assert [sorted(itertools.chain(*groups)) for groups in words] == [list(range(6))] * 4
+    after = model(images, generator=generator())
+    assert not (after.codes[..., 2] == 4).any()
+    close(after.reconstruction, before.reconstruction, atol=0.01, rtol=0)
+    rounded = SVQAutoencoder(dataclasses.replace(SMALL, quantizer="fsq"))
+    with pytest.raises(ValueError, match="only codes of a VectorQuantizer"):
+        svq.merge_synonyms(rounded, images)
+
+
+def test_a_prior_may_begin_by_merging_synonyms(tmp_path):
+    first = train(tmp_path / "first", SMALL)
+    options = dict(start_from=str(tmp_path / "first" / "model"), eval_every=8)
+    second = train(tmp_path / "second", dataclasses.replace(SMALL, learn="prior", synonyms=0.9), **options)
+    assert not torch.equal(first.quantizer.codebook, second.quantizer.codebook)
+    assert any(len(book.unique(dim=0)) < len(book) for book in second.quantizer.codebook)
+    assert second.prior.training == first.training
 
 
 def test_a_prior_without_an_autoencoder_is_refused(tmp_path):

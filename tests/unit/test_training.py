@@ -101,6 +101,21 @@ def test_the_schedule_follows_the_budget():
     assert learning_rate(schedule_position(3, 3 * 60, cosine), cosine) == pytest.approx(2e-4, rel=0.02)  # warming up
 
 
+def test_a_run_may_stop_where_a_longer_one_passes_through(tmp_path):
+    longer = dict(log_every=3, eval_every=100)
+    stopped = train(tmp_path / "stopped", stop_at=9, **longer)
+    log = read_log(tmp_path / "stopped")
+    assert log["step"][-1] == 9
+    train(tmp_path / "whole", **longer)
+    whole = read_log(tmp_path / "whole")
+    for name in ("loss", "lr"):
+        assert log[name].tolist() == whole[name][: len(log[name])].tolist()
+    again = train(tmp_path / "stopped", stop_at=9, **longer)
+    assert all(torch.equal(stopped[name], again[name]) for name in stopped)
+    with pytest.raises(ValueError, match=r"train\.stop_at must lie in 0\.\.24"):
+        train(tmp_path / "late", stop_at=25)
+
+
 def test_a_budget_in_minutes_ends_in_time_and_goes_through_the_schedule(tmp_path):
     started = time.perf_counter()
     train(tmp_path, minutes=0.02, steps=9000, warmup_steps=0, log_every=1, eval_every=40, save_every=1)
