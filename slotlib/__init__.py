@@ -2,7 +2,7 @@
 
 One chapter, one module: `attention` (01), `slot_attention` (02), `autoencoder` (03), `metrics` (04), `set_prediction`
 (05), `implicit` (06), `vq`, `svq`, `prior` and `patches` (07), `training` (09).
-Beside them `data` (scenes), `zoo` (trained models), `plots` and `widgets`.
+Beside them `data` (scenes), `zoo` (trained models), `latents` (maps and groups of slots), `plots` and `widgets`.
 """
 
 from slotlib import data, metrics

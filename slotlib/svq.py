@@ -214,14 +214,18 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
                 f'colour="slot", got {config.colour_blocks} with {config.decoder!r} and {config.colour!r}'
             )
         self.use_codes(True)
+        self.split_colour(True)
         self._add_prior(config.num_slots)
 
     def use_codes(self, use: bool) -> None:
-        """Training may first let slots take hold of objects: continuous, and each number read for everything."""
+        """Training may first let slots take hold of objects: continuous, without codes."""
         self.slot_attention.continuous = not use
+
+    def split_colour(self, split: bool) -> None:
+        """Whether the decoder keeps to `colour_blocks`; training may first let it read each number for everything."""
         if self.config.colour_blocks:
             width = self.config.slot_dim // self.config.num_blocks
-            self.decoder.colour_dims = self.config.colour_blocks * width if use else 0
+            self.decoder.colour_dims = self.config.colour_blocks * width if split else 0
 
     @property
     def quantizer(self) -> Quantizer:
@@ -371,20 +375,23 @@ def count_objects(masks: Float[Tensor, "batch slots height width"], least: int =
 
 
 class Objects(NamedTuple):
-    """True objects, over all images, with the codes of the slots that found them."""
+    """True objects, over all images, with the slots that found them."""
 
-    codes: Int[Tensor, "objects blocks"]
+    codes: Int[Tensor, "objects blocks"] | None
+    """None where slots are not made of codes."""
     properties: dict[str, Tensor]
     """Of each object, as its dataset names them."""
+    slots: Float[Tensor, "objects dim"] | None = None
 
 
 @torch.no_grad()
 def objects_found(
-    model: SVQAutoencoder, scenes: Mapping[str, Any], overlap: float = 0.5, generator: torch.Generator | None = None
+    model: SlotAutoencoder, scenes: Mapping[str, Any], overlap: float = 0.5, generator: torch.Generator | None = None
 ) -> Objects:
     """Pair the true objects of a batch of scenes with slots: each with the one whose mask covers it best.
 
     Args:
+        model: of slots, made of codes or not.
         scenes: `image`, `mask` and `objects` as `slotlib.data` draws them.
         overlap: objects that no slot covers with at least this intersection over union are left out.
         generator: the source of the slots' initial noise.
@@ -397,9 +404,12 @@ def objects_found(
     union = true.sum(dim=1).unsqueeze(2) + found.sum(dim=1).unsqueeze(1) - both
     best, slot = (both / union.clamp(min=1)).max(dim=2)
     kept = present & (best >= overlap)
-    codes = output.codes.gather(1, slot.unsqueeze(2).expand(-1, -1, output.codes.shape[2]))
+    codes, slots = (
+        None if each is None else each.gather(1, slot.unsqueeze(2).expand(-1, -1, each.shape[2]))[kept]
+        for each in (getattr(output, "codes", None), output.slots)
+    )
     properties = {name: values[kept] for name, values in scenes["objects"].items() if name != "present"}
-    return Objects(codes[kept], properties)
+    return Objects(codes, properties, slots)
 
 
 def information(objects: Objects, bins: int = 8) -> dict[str, list[float]]:
@@ -410,13 +420,14 @@ def information(objects: Objects, bins: int = 8) -> dict[str, list[float]]:
     colour, into as many clusters. Of few objects and many codes the estimate is too large: with hundreds of codes take
     thousands of objects.
 
-    Raises ValueError if there are no objects.
+    Raises ValueError if there are no objects, or no codes.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import normalized_mutual_info_score
 
-    if not len(objects.codes):
-        raise ValueError("no objects: nothing can be said about what codes mean")
+    if objects.codes is None or not len(objects.codes):
+        what = "codes" if objects.codes is None else "objects"
+        raise ValueError(f"no {what}: nothing can be said about what they mean")
     table = {}
     for name, values in objects.properties.items():
         values = values.cpu().contiguous()

@@ -118,8 +118,11 @@ class TrainConfig:
     parsimony_from: int = 0
     """Before this step slots are free; in as many steps again what they cost rises to `model.parsimony`."""
     quantise_from: int = 0
-    """Before this step the slots of an `SVQAutoencoder` stay continuous, and its decoder reads all of them for
-    everything. Codes are then placed among slots that hold objects already."""
+    """Before this step the slots of an `SVQAutoencoder` stay continuous. Codes are then placed among slots that hold
+    objects already."""
+    colour_from: int = -1
+    """Before this step its decoder reads whole slots for colours as for masks, whatever `model.colour_blocks`; -1: as
+    long as slots are continuous. Where there are more colours than a few, codes alone are change enough at a time."""
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     eval_every: int = 5_000
@@ -474,7 +477,10 @@ def _switch(model: nn.Module, position: float, options: TrainConfig) -> None:
     if not isinstance(model, SlotAutoencoder):
         return
     if isinstance(model, SVQAutoencoder):
-        model.use_codes(model.config.learn == "prior" or position >= options.quantise_from)
+        finished = model.config.learn == "prior"
+        split_from = options.quantise_from if options.colour_from < 0 else options.colour_from
+        model.use_codes(finished or position >= options.quantise_from)
+        model.split_colour(finished or position >= split_from)
     if model.config.colour == "shaded":
         model.decoder.shading = _fade_in(position, options.one_colour_until, options.shading_steps)
     end, excess = model.config.noise, max(0.0, options.noise_start - model.config.noise)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from slotlib import cli, data, svq, training, zoo
+from slotlib.autoencoder import AutoencoderOutput
 from slotlib.patches import PatchConfig, PatchVQVAE, SlateAutoencoder, SlateConfig
 from slotlib.prior import ScenePrior, canonical_order, choose, random_order
 from slotlib.slot_attention import SlotAttention
@@ -554,17 +555,23 @@ def test_nothing_can_be_said_of_no_objects():
     nothing = svq.Objects(torch.zeros(0, 4, dtype=torch.int64), {"size": torch.zeros(0)})
     with pytest.raises(ValueError, match="no objects"):
         svq.information(nothing)
+    with pytest.raises(ValueError, match="no codes"):
+        svq.information(svq.Objects(None, {"size": torch.zeros(3)}, torch.zeros(3, 8)))
 
 
 def test_objects_are_paired_with_the_slots_that_cover_them():
     scenes = data.make("shapes", 6, num_objects=2).batch(range(6))
     codes = torch.arange(3).view(1, 3, 1).expand(6, 3, 4)
     masks = nn.functional.one_hot((scenes["mask"].long() + 1) % 3, 3).movedim(-1, 1).float()  # object i is slot i + 1
-    known = svq.SVQOutput(None, None, masks, None, None, None, codes, None)
+    slots = codes[..., :2].float() + 0.5
+    known = svq.SVQOutput(None, None, masks, slots, None, None, codes, None)
     found = svq.objects_found(lambda image, generator: known, scenes)
-    assert found.codes[:, 0].tolist() == [2, 0] * 6
+    assert found.codes[:, 0].tolist() == [2, 0] * 6 and found.slots[:, 0].tolist() == [2.5, 0.5] * 6
     assert torch.equal(found.properties["colour"], scenes["objects"]["colour"][scenes["objects"]["present"]])
     assert svq.count_objects(masks).tolist() == [2] * 6
+    free = AutoencoderOutput(None, None, masks, slots, None, None)
+    continuous = svq.objects_found(lambda image, generator: free, scenes)
+    assert continuous.codes is None and torch.equal(continuous.slots, found.slots)
     empty = known._replace(masks=masks.flip(2))
     assert len(svq.objects_found(lambda image, generator: empty, scenes, overlap=0.9).codes) < 12
 
@@ -771,6 +778,19 @@ def test_slots_stay_continuous_until_their_time(tmp_path):
         assert np.isnan(log[name][1]) and log[name][3] > 0
 
 
+@pytest.mark.parametrize("colour_from, seen", [(-1, "..cc"), (0, "cccc"), (1, ".ccc"), (9, "....")])
+def test_colour_has_blocks_of_its_own_from_its_time_on(colour_from, seen):
+    split, letters = model(colour="slot", colour_blocks=1), ""
+    for step in range(4):
+        training._switch(split, step, TrainConfig(steps=9, quantise_from=2, colour_from=colour_from))
+        letters += "c" if split.decoder.colour_dims == 4 else "."
+        assert split.slot_attention.continuous == (step < 2)
+    assert letters == seen
+    split.config.learn = "prior"
+    training._switch(split, 0, TrainConfig(steps=9, quantise_from=2, colour_from=colour_from))
+    assert split.decoder.colour_dims == 4 and not split.slot_attention.continuous
+
+
 def test_parts_of_a_batch_take_the_same_steps(trained, tmp_path):
     parts = train(tmp_path, accumulate=2)
     for one, other in zip(parts.state_dict().values(), trained[0].state_dict().values(), strict=True):
@@ -973,7 +993,8 @@ def test_gumbel_patches_share_their_noise_out_too():
 def test_packaged_recipes_have_a_second_stage(dataset, family):
     first = cli.read_config(f"{family}_{dataset}")
     second = cli.read_config(f"{family}_{dataset}", f"--config={family}_prior", "--train.start_from=there")
-    assert second.model == dataclasses.replace(first.model, learn="prior") and second.data == first.data
+    tidied = {"synonyms": 0.05} if family == "svq" else {}
+    assert second.model == dataclasses.replace(first.model, learn="prior", **tidied) and second.data == first.data
     assert not second.train.start_parts
     model = zoo.MODELS["SVQAutoencoder" if family == "svq" else "PatchVQVAE"][0](second.model)
     assert sum(p.numel() for p in model.parameters()) * 4 < 5e6  # a checkpoint's limit
