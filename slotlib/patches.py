@@ -137,16 +137,19 @@ class PatchVQVAE(WithPrior):
 
     def loss(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Float[Tensor, "batch 3 height width"] | Int[Tensor, "batch patches blocks"],
         generator: torch.Generator | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> Float[Tensor, ""]:
         """Mean squared error of images in [-1, 1], and the quantiser's loss.
 
         `generator` and `share` as for `SlotAutoencoder.loss`, for quantisers that draw codes at random. With
-        learn="prior": minus the log likelihood of the grids of codes, in nats per image.
+        learn="prior": minus the log likelihood of the grids of codes, in nats per image; `images` may then be codes
+        (see `write`).
         """
         if self.config.learn == "prior":
+            if not images.is_floating_point():
+                return self._prior_loss(images, generator, share)
             with torch.no_grad():
                 codes = self.quantizer(self.encode(images)).indices
             return self._prior_loss(codes, generator, share)

@@ -291,6 +291,9 @@ class PriorConfig:
     prior_layers: int = 4
     """0: no prior."""
     prior_heads: int = 4
+    write_restarts: int = 1
+    """Random starts from which a scene is written down for the prior to learn, of which the one that draws best counts;
+    with `data.keep` only, which writes each scene once. (Patches are written without any.)"""
 
 
 class WithPrior(nn.Module):
@@ -313,6 +316,8 @@ class WithPrior(nn.Module):
             raise ValueError(f"learn must be one of {get_args(Learning)}, got {config.learn!r}")
         if config.order not in get_args(Order):
             raise ValueError(f"order must be one of {get_args(Order)}, got {config.order!r}")
+        if config.write_restarts < 1:
+            raise ValueError(f"write_restarts must be at least 1, got {config.write_restarts}")
         if config.learn == "prior" and not config.prior_layers:
             raise ValueError('learn="prior" needs a prior, got prior_layers=0')
         self.prior = None
@@ -337,6 +342,14 @@ class WithPrior(nn.Module):
             self.training = mode
             self.prior.train(mode)
         return self
+
+    @torch.no_grad()
+    def write(
+        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
+    ) -> Int[Tensor, "batch places blocks"]:
+        """The codes of images, as the prior learns them: `loss` takes them in the place of images."""
+        options = {"restarts": self.config.write_restarts} if self.is_set else {}
+        return self(images, generator=generator, **options).codes
 
     def update(self, generator: torch.Generator | None = None) -> None:
         """What the codebooks learn without gradients; training calls it after every optimiser step."""

@@ -233,16 +233,18 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
 
     def loss(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Float[Tensor, "batch 3 height width"] | Int[Tensor, "batch slots blocks"],
         generator: torch.Generator | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> Float[Tensor, ""]:
         """The autoencoder's loss and the quantiser's, averaged over the iterations that carry a gradient.
 
-        With learn="prior": minus the log likelihood of the scenes' codes in one order, in nats per scene. `generator`
-        and `share` as for `SlotAutoencoder.loss`.
+        With learn="prior": minus the log likelihood of the scenes' codes in one order, in nats per scene; `images` may
+        then be codes (see `write`). `generator` and `share` as for `SlotAutoencoder.loss`.
         """
         if self.config.learn == "prior":
+            if not images.is_floating_point():
+                return self._prior_loss(images, generator, share)
             first, every = share
             start = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
             with torch.no_grad():

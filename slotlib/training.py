@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm.auto import tqdm
@@ -71,7 +71,8 @@ class DataConfig:
     """Training scenes, of a file at most; when they are used up they are used again in another order."""
     keep: bool = False
     """Draw all `size` scenes before training and keep their images in memory, as bytes: for scenes that take longer to
-    draw than to learn from (of a file or folder, to read)."""
+    draw than to learn from (of a file or folder, to read). A prior then also has their codes written once and for
+    all."""
     options: dict[str, Any] = field(default_factory=dict)
     """The generator's own, such as {"num_objects": [2, 4]}, or the reader's, such as {"on_error": "skip"}."""
 
@@ -435,12 +436,33 @@ def _kept(scenes: Dataset, sets: bool, progress: bool) -> tuple[Tensor, ...]:
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
+def _written(model: WithPrior, images: UInt8[Tensor, "scenes 3 height width"], seed: int, progress: bool) -> Tensor:
+    """The codes of all scenes, for a prior that learns from them again and again."""
+    was_training, texts = model.training, []
+    model.eval()
+    for step, part in enumerate(tqdm(images.split(64), "writing scenes", disable=None if progress else True)):
+        texts.append(model.write(part.float() / 255, step_generator(seed, step)))
+    model.train(was_training)
+    return torch.cat(texts)
+
+
 def _batches(
-    scenes: Dataset, order: Iterator[list[int]], sets: bool, config: Config, fabric: "Fabric", progress: bool
+    model: nn.Module,
+    scenes: Dataset,
+    order: Iterator[list[int]],
+    sets: bool,
+    config: Config,
+    fabric: "Fabric",
+    progress: bool,
 ) -> Iterator[tuple[Tensor, ...]]:
     """What training looks at in one batch after another, on the device of this process."""
     if config.data.keep:
         images, *targets = (kept.to(fabric.device) for kept in _kept(scenes, sets, progress))
+        if isinstance(model, WithPrior) and config.model.learn == "prior":
+            texts = _written(model, images, config.train.seed, progress)
+            for index in order:
+                yield (texts[index],)
+            return
         for index in order:
             yield images[index].float() / 255, *(target[index] for target in targets)
     elif isinstance(scenes, data.Scenes) and not config.train.workers:
@@ -560,6 +582,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         raise ValueError(
             f"the prior needs the whole autoencoder; train.start_parts must be [], got {options.start_parts}"
         )
+    if getattr(config.model, "write_restarts", 1) > 1 and not config.data.keep:
+        raise ValueError(f"model.write_restarts={config.model.write_restarts} needs data.keep=true")
     torch.manual_seed(options.seed)  # the initial weights; every later draw has a generator of its own
     sets = isinstance(config.model, SetPredictorConfig)
     kinds = {fields: kind for kind, fields in zoo.MODELS.values()}
@@ -594,7 +618,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         network.train()
         logger.info("words of each block, synonyms merged: %s", ", ".join(str(len(groups)) for groups in words))
     order = scene_order(len(scenes), options.batch_size, options.seed, step, fabric.global_rank, fabric.world_size)
-    batches = _batches(scenes, order, sets, config, fabric, progress)
+    batches = _batches(network, scenes, order, sets, config, fabric, progress)
     if fabric.is_global_zero:
         measures = SetEvaluation._fields if sets else (*Evaluation._fields, *diagnosis.Diagnosis._fields)
         if isinstance(network, WithPrior):

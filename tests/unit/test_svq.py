@@ -728,8 +728,8 @@ def test_shuffled_scenes_are_the_same_scenes_and_the_batchs_however_it_is_shared
 # --- training ---
 
 
-def train(folder, model=SMALL, **changes):
-    config = Config(model=model, data=SCENES, train=dataclasses.replace(SHORT, **changes))
+def train(folder, model=SMALL, scenes=SCENES, **changes):
+    config = Config(model=model, data=scenes, train=dataclasses.replace(SHORT, **changes))
     return training.train(config, folder, progress=False)
 
 
@@ -923,6 +923,38 @@ def test_a_prior_may_begin_by_merging_synonyms(tmp_path):
     assert second.prior.training == first.training
 
 
+@pytest.mark.parametrize("config", [SMALL, PATCHES], ids=["svq", "patches"])
+def test_scenes_are_written_once_where_images_are_kept(config, tmp_path, monkeypatch):
+    first = train(tmp_path / "first", config)
+    second = dataclasses.replace(config, learn="prior", write_restarts=2 if config is SMALL else 1)
+    kept = dataclasses.replace(SCENES, size=12, keep=True)
+    options = dict(start_from=str(tmp_path / "first" / "model"), steps=8)
+    learned = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            ScenePrior, "log_likelihood", lambda self, codes: learned.append(codes) or self.start.sum() + codes
+        )
+        patch.setattr(training, "evaluate", lambda *a, **k: training.Evaluation(*torch.zeros(6, 4)))
+        patch.setattr(training, "_look", lambda *a: ({}, None))
+        train(tmp_path / "second", second, kept, **options)
+    scenes = data.make("shapes", 12, seed=1, **SCENES.options).batch(range(12))["image"]
+    how = {"restarts": 2} if config is SMALL else {}
+    texts = first((scenes * 255).round() / 255, generator=training.step_generator(0, 0), **how).codes
+    seen = canonical_order(torch.cat(learned)) if config is SMALL else torch.cat(learned)
+    texts = canonical_order(texts) if config is SMALL else texts
+    assert len(seen) == 32
+    assert all((texts == text).flatten(1).all(1).any() for text in seen)
+
+
+def test_restarts_for_the_prior_need_kept_images(tmp_path):
+    for change, message in (
+        ({"write_restarts": 0}, "must be at least 1"),
+        ({"write_restarts": 2}, "needs data.keep=true"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(tmp_path, dataclasses.replace(SMALL, learn="prior", **change), start_from="there")
+
+
 def test_a_prior_without_an_autoencoder_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"name its checkpoint in train.start_from"):
         train(tmp_path, dataclasses.replace(SMALL, learn="prior"))
@@ -993,8 +1025,9 @@ def test_gumbel_patches_share_their_noise_out_too():
 def test_packaged_recipes_have_a_second_stage(dataset, family):
     first = cli.read_config(f"{family}_{dataset}")
     second = cli.read_config(f"{family}_{dataset}", f"--config={family}_prior", "--train.start_from=there")
-    tidied = {"synonyms": 0.05} if family == "svq" else {}
-    assert second.model == dataclasses.replace(first.model, learn="prior", **tidied) and second.data == first.data
+    extra = {"synonyms": 0.05, "write_restarts": 4} if family == "svq" else {}
+    assert second.model == dataclasses.replace(first.model, learn="prior", **extra)
+    assert second.data.name == first.data.name and second.data.options == first.data.options
     assert not second.train.start_parts
     model = zoo.MODELS["SVQAutoencoder" if family == "svq" else "PatchVQVAE"][0](second.model)
     assert sum(p.numel() for p in model.parameters()) * 4 < 5e6  # a checkpoint's limit
