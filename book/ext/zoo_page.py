@@ -265,7 +265,8 @@ def offer_sets(app: Sphinx, config: Config) -> None:
             continue
         made = card["configuration"]
         options = ", ".join(f"`{key}={value}`" for key, value in card["dataset"]["options"].items())
-        source = [*card.get("before", []), card][0]["training"]["start_from"]
+        stages = (stage["training"] for stage in [*card.get("before", []), card])
+        source = next((stage["start_from"] for stage in stages if stage.get("start_from")), "")
         rows = [(f"{card['metrics'][0]['images']} fresh scenes", card["metrics"][0])]
         rows += [(f"seed {run['seed']}", run) for run in card["seeds"][1:]]
         for entry in card.get("elsewhere", []):
