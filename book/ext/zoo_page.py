@@ -71,7 +71,8 @@ def _zoo_training(card: dict) -> str:
 
 def _zoo_stage(stage: dict) -> str:
     training = stage["training"]
-    return f"{training['steps']:,} steps of {training['batch_size']} scenes in {stage['wall_seconds'] / 60:.0f} min"
+    steps = training.get("stop_at") or training["steps"]
+    return f"{steps:,} steps of {training['batch_size']} scenes in {stage['wall_seconds'] / 60:.0f} min"
 
 
 def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
