@@ -4,7 +4,7 @@
 
 Shapes, a fifth of the recipe's schedule: 1,200 of 1,600 steps, codes from step 400 on. Scored on 640 fresh scenes
 from one start: FG-ARI, the use of the codes, and how much the best block says about an object's colour and size. Writes
-data/runs/svq_ablations.csv.
+data/runs/svq_ablations.csv, which chapter 07 reads.
 """
 
 import contextlib

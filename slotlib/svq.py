@@ -283,6 +283,10 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
         return Drawn((picture + 1) / 2, colours, masks)
 
 
+def _pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor, "batch slots"]:
+    return F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
+
+
 # --- synonyms ---
 
 
@@ -301,7 +305,7 @@ def exchange_effects(
     """
     output = model(images, generator=generator)
     blocks, size = model.quantizer.num_blocks, model.quantizer.num_codes
-    owned = F.one_hot(output.masks.argmax(dim=1), output.masks.shape[1]).flatten(1, 2).sum(dim=1)
+    owned = _pixels_owned(output.masks)
     where = "cpu" if generator is None else generator.device
     slot = torch.multinomial((owned >= least).float().to(where), 1, generator=generator)[:, 0].to(images.device)
     scene = torch.arange(len(images), device=images.device)
@@ -372,8 +376,7 @@ def swap(
 
 def count_objects(masks: Float[Tensor, "batch slots height width"], least: int = 20) -> Int[Tensor, "batch"]:
     """Slots that own at least `least` pixels, but for the largest of them, the background."""
-    owned = F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
-    return (owned >= least).sum(dim=1) - 1
+    return (_pixels_owned(masks) >= least).sum(dim=1) - 1
 
 
 class Objects(NamedTuple):
