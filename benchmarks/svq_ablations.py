@@ -1,9 +1,10 @@
 """What does each part of SVQ do? Change one and train again, for a short schedule. As benchmarks/ablations.py.
 
-    python -m benchmarks.svq_ablations FOLDER [--jobs 2]
+    python -m benchmarks.svq_ablations FOLDER [--datasets svq_shapes,svq_multi_dsprites] [--jobs 2]
 
-Shapes, a fifth of the recipe's schedule: 1,200 of 1,600 steps, codes from step 400 on. Scored on 640 fresh scenes
-from one start: FG-ARI, the use of the codes, and how much the best block says about an object's colour and size. Writes
+Shapes, a fifth of the recipe's schedule: 1,200 of 1,600 steps, codes from step 400 on. Multi-dSprites, its stages in
+one: 2,400 steps, codes from step 1,200 on. Scored on 640 fresh scenes from one start: FG-ARI, the use of the codes, and
+how much the best block says about an object's colour and size (of sprites, their scale). Writes
 data/runs/svq_ablations.csv, which chapter 07 reads.
 """
 
@@ -48,6 +49,23 @@ STUDIES = {
         },
         paper=False,
     ),
+    "svq_multi_dsprites": Study(
+        1,
+        [
+            *("--train.steps=2400", "--train.stop_at=0", "--train.one_step_until=800", "--train.quantise_from=1200"),
+            *("--model.num_iterations=10", "--model.search_iterations=6", "--model.parsimony=0.0035"),
+        ],
+        {
+            RECIPE: [],
+            "slots stay continuous": ["--train.quantise_from=2400"],
+            "codes in every iteration": ["--model.search_iterations=0"],
+            "half the price": ["--model.parsimony=0.00175"],
+            "twice the price": ["--model.parsimony=0.007"],
+            "one block for colour": ["--model.colour_blocks=1"],
+            "colour in any block": ["--model.colour_blocks=0"],
+        },
+        paper=False,
+    ),
 }
 
 
@@ -60,9 +78,9 @@ def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, objec
     scenes = data.make(run.config.data.name, IMAGES, seed=0, **run.config.data.options)
     options, written = run.config.train, run.config.train.quantise_from < run.config.train.steps
     model.use_codes(written)
-    model.split_colour(written)
+    model.split_colour(written or options.colour_from >= 0)
     scores = training.evaluate(model, scenes, IMAGES).means()
-    words = {"colour": [], "size": []}
+    words: dict[str, list[float]] = {}
     if written:
         with contextlib.suppress(ValueError):  # not a single object was found
             words = dictionary(model, scenes)
@@ -71,7 +89,8 @@ def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, objec
         "minutes": round(model.card["wall_seconds"] / 60, 2),
         **{name: round(scores[name], digits) for name, digits in (("fg_ari", 4), ("mse", 5))},
         **{name: round(scores[name], 3) if written else "" for name in ("utilisation", "perplexity")},
-        **{name: max(words[name], default="") for name in ("colour", "size")},
+        "colour": max(words.get("colour", []), default=""),
+        "size": max(words.get("size", words.get("scale", [])), default=""),
     }
 
 

@@ -3,7 +3,8 @@
 *Semantic vector quantisation* (SVQ; Wu, Lee & Ahn, 2024, arXiv 2402.01203) cuts a slot into M blocks and gives each
 block a codebook of its own (`slotlib.vq`). Where a single codebook would need a code for each kind of object, M small
 ones name its properties. So that a block can specialise, what follows the attention never mixes blocks: GRU, MLP and
-LayerNorm are block-diagonal. Every iteration of slot attention ends in codes.
+LayerNorm are block-diagonal. Every iteration of slot attention ends in codes; or, with `search_iterations`, every one
+after a search in plain numbers, because a slot that moves from code to code finds fewer objects.
 
 A scene is then slots × blocks numbers. A prior over such texts (`slotlib.prior`) draws new ones, and the decoder shows
 them.
@@ -27,7 +28,7 @@ from torch.nn import functional as F
 
 from slotlib.autoencoder import AutoencoderConfig, AutoencoderOutput, SlotAutoencoder, compose
 from slotlib.prior import PriorConfig, WithPrior
-from slotlib.slot_attention import PreparedInputs, SlotAttention
+from slotlib.slot_attention import PreparedInputs, SlotAttention, SlotAttentionOutput, SlotHistory
 from slotlib.vq import (
     BlockGRUCell,
     BlockLayerNorm,
@@ -51,12 +52,19 @@ class QuantisedSlotAttention(SlotAttention):
     Args:
         quantizer: says how many blocks there are. Its width is the slots'.
         mixing: let GRU and MLP mix the blocks, as in plain slot attention.
+        search_iterations: so many first iterations stay continuous, but for the last of all, which never does.
         options: all else as `SlotAttention`.
+
+    Raises ValueError for `search_iterations` below 0.
     """
 
-    def __init__(self, input_dim: int, quantizer: Quantizer, *, mixing: bool = False, **options):
+    def __init__(
+        self, input_dim: int, quantizer: Quantizer, *, mixing: bool = False, search_iterations: int = 0, **options
+    ):
         super().__init__(input_dim, quantizer.dim, **options)
-        self.quantizer = quantizer
+        if search_iterations < 0:
+            raise ValueError(f"search_iterations must be at least 0, got {search_iterations}")
+        self.quantizer, self.search_iterations = quantizer, search_iterations
         self.continuous = False  # training may first let slots take hold of objects, without codes
         self._records: list[Quantised] | None = None
         self._noise: tuple[torch.Generator | None, tuple[int, int]] = None, (0, 1)
@@ -79,6 +87,41 @@ class QuantisedSlotAttention(SlotAttention):
         if self._records is not None:
             self._records.append(quantised)
         return quantised.values, attention
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "batch inputs input_dim"],
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        slots: Float[Tensor, "batch slots dim"] | None = None,
+        generator: torch.Generator | None = None,
+        return_history: bool = False,
+    ) -> SlotAttentionOutput:
+        """Bind `inputs` to slots made of codes; see `SlotAttention.forward`."""
+        iterations = self.num_iterations if num_iterations is None else num_iterations
+        search = min(self.search_iterations, iterations - 1)
+        if self.continuous or search < 1:
+            return super().forward(inputs, num_slots, num_iterations, slots, generator, return_history)
+        if slots is None:
+            slots = self.initial_slots(len(inputs), num_slots, generator)
+        self.continuous = True
+        try:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient == "unrolled"):
+                found = super().forward(inputs, num_slots, search, slots, return_history=return_history)
+        finally:
+            self.continuous = False
+        # Without a gradient through the search, what comes back to its end goes straight to its start.
+        begin = found.slots if self.gradient == "unrolled" else found.slots + slots - slots.detach()
+        output = super().forward(inputs, None, iterations - search, begin, return_history=return_history)
+        if not return_history:
+            return output
+        first, then = found.history, output.history
+        whole = SlotHistory(
+            torch.cat([first.slots, then.slots[1:]]),
+            torch.cat([first.attention, then.attention]),
+            first.needed + then.needed,
+        )
+        return output._replace(history=whole)
 
     @contextlib.contextmanager
     def recording(
@@ -125,6 +168,8 @@ class SVQConfig(PriorConfig, AutoencoderConfig):
     """Of the drawing (quantizer="gumbel" only)."""
     mixing: bool = False
     """Whether GRU and MLP of slot attention mix the blocks of a slot."""
+    search_iterations: int = 0
+    """Of `num_iterations` so many first ones leave slots continuous. 0: codes from the first on, as in the paper."""
     colour_blocks: int = 0
     """Above 0, the decoder reads a slot's colour from so many blocks, the first ones, and its mask from the others
     (decoder="separable" and colour="slot" only). Otherwise colour tends to be told several times over, a little in each
@@ -198,6 +243,7 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
             config.slot_dim,
             _quantizer(config),
             mixing=config.mixing,
+            search_iterations=config.search_iterations,
             num_slots=config.num_slots,
             num_iterations=config.num_iterations,
             num_heads=config.num_heads,

@@ -37,9 +37,11 @@ def offer_model_zoo(app: Sphinx, config: Config) -> None:
         card, numbers = cards[name], measured.get(name, {})
         one, best = _zoo_metrics(card)
         selected = f"{best['fg_ari']:.3f}" if best else "starts are fixed"
+        steps = sum(_zoo_steps(stage) for stage in _zoo_stages(card))
+        minutes = sum(stage["wall_seconds"] for stage in _zoo_stages(card)) / 60
         table.append(
-            f"| [`{name}`](#zoo-{name}) | {_zoo_parameters(numbers)} | {card['training']['steps']:,} steps, "
-            f"{card['wall_seconds'] / 60:.0f} min | {one['fg_ari']:.3f} | {selected} | {PAPER.get(name, '–')} |"
+            f"| [`{name}`](#zoo-{name}) | {_zoo_parameters(numbers)} | {steps:,} steps, {minutes:.0f} min | "
+            f"{one['fg_ari']:.3f} | {selected} | {PAPER.get(name, '–')} |"
         )
         sections += _zoo_section(name, card, numbers)
     for name in sorted(cards.keys() - working):
@@ -65,14 +67,21 @@ def _zoo_parameters(numbers: dict) -> str:
 
 def _zoo_training(card: dict) -> str:
     where = card.get("machine") or ("a CPU" if card["device"] == "cpu" else "a GPU")
-    stages = " then ".join(_zoo_stage(stage) for stage in [*card.get("before", []), card])
+    stages = " then ".join(map(_zoo_stage, _zoo_stages(card)))
     return f"Trained for {stages} on {where}; seed {card['training']['seed']}, torch {card['versions']['torch']}."
 
 
+def _zoo_stages(card: dict) -> list[dict]:
+    return [*card.get("before", []), card]
+
+
+def _zoo_steps(stage: dict) -> int:
+    return stage["training"].get("stop_at") or stage["training"]["steps"]
+
+
 def _zoo_stage(stage: dict) -> str:
-    training = stage["training"]
-    steps = training.get("stop_at") or training["steps"]
-    return f"{steps:,} steps of {training['batch_size']} scenes in {stage['wall_seconds'] / 60:.0f} min"
+    batch = stage["training"]["batch_size"]
+    return f"{_zoo_steps(stage):,} steps of {batch} scenes in {stage['wall_seconds'] / 60:.0f} min"
 
 
 def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:

@@ -460,6 +460,33 @@ def test_as_many_iterations_are_recorded_as_run(gradient):
     assert len(iterations) == 4
 
 
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_a_search_is_slot_attention_and_only_what_follows_ends_in_codes(gradient):
+    module, x = attention(gradient=gradient, num_iterations=5, search_iterations=3), randn(2, 10, 5)
+    with module.recording() as iterations:
+        out = module(x, generator=generator(), return_history=True)
+    assert len(iterations) == 2 and len(out.history.slots) == 6 and len(out.history.attention) == 5
+    assert torch.equal(out.history.needed, torch.full((2,), 5))
+    plain = attention(gradient=gradient)
+    plain.continuous = True
+    found = plain(x, num_iterations=3, generator=generator()).slots
+    close(out.history.slots[3], found)
+    plain.continuous = False
+    close(plain(x, num_iterations=2, slots=found).slots, out.slots)
+    once = module(x, num_iterations=1, generator=generator()).slots  # the last one always speaks in codes
+    assert torch.equal(module.quantizer(once).values, once)
+    module.continuous = True
+    assert not torch.equal(module.quantizer(module(x).slots).values, module(x).slots)
+
+
+def test_a_search_lets_the_start_learn_and_is_not_below_0():
+    module = attention(gradient="implicit", num_iterations=5, search_iterations=3, slot_init="learned")
+    module(randn(2, 10, 5), generator=generator()).slots.sum().backward()
+    assert module.slots_mu.grad.abs().sum() > 0
+    with pytest.raises(ValueError, match="search_iterations must be at least 0, got -1"):
+        attention(search_iterations=-1)
+
+
 # --- the model ---
 
 SMALL = SVQConfig(
