@@ -22,6 +22,7 @@ from torch import Tensor
 
 from slotlib.data import raytracer
 from slotlib.data.attributes import bounds, combinations
+from slotlib.data.precision import in_single_precision
 from slotlib.data.random import integers, uniform
 from slotlib.data.raytracer import FRAME, LIGHTS, Picture, World
 
@@ -219,6 +220,7 @@ def _draw(seed: int, index: Int[Tensor, "scenes"], rules: Rules) -> dict[str, Te
     return {"image": image, "mask": mask, "objects": {"present": world.present, **objects}, "behind": behind}
 
 
+@in_single_precision
 def draw(
     seed: int,
     index: Int[Tensor, "scenes"],

@@ -107,7 +107,7 @@ def finish(item: Item, where: str, crop: Sequence[int] | None, resolution: tuple
         if not (0 <= top < bottom <= height and 0 <= left < right <= width):
             raise DataError(f"{where}: the crop {list(crop)} does not lie within its {height}×{width} pixels")
         image, mask = image[top:bottom, left:right], None if mask is None else mask[top:bottom, left:right]
-    pixels = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous() / 255
+    pixels = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float() / 255
     labels = None if mask is None else torch.tensor(np.ascontiguousarray(mask))
     size = pixels.shape[1:]
     if resolution is not None and size != resolution:
@@ -115,8 +115,8 @@ def finish(item: Item, where: str, crop: Sequence[int] | None, resolution: tuple
         if labels is not None:
             labels = functional.interpolate(labels[None, None].float(), resolution, mode="nearest-exact")[0, 0].byte()
     if "pixel" in objects and (crop is not None or resolution is not None):
-        corner = torch.tensor([crop[2], crop[0], 0.0] if crop is not None else [0.0, 0.0, 0.0])
-        scale = torch.tensor([pixels.shape[2] / size[1], pixels.shape[1] / size[0], 1.0])
+        corner = torch.tensor([crop[2], crop[0], 0.0] if crop is not None else [0.0, 0.0, 0.0]).float()
+        scale = torch.tensor([pixels.shape[2] / size[1], pixels.shape[1] / size[0], 1.0]).float()
         moved = (objects["pixel"] - corner) * scale
         objects = {**objects, "pixel": moved.where(objects["present"].unsqueeze(1), 0)}
     return {**item, "image": pixels, **({} if labels is None else {"mask": labels}), "objects": objects}

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from slotlib.data import dsprites
 from slotlib.data.attributes import bounds, combinations
+from slotlib.data.precision import in_single_precision
 from slotlib.data.random import integers, uniform
 from slotlib.data.sprites import arrange, check, count, outline, paint
 
@@ -88,6 +89,7 @@ def _colours(variant: str, u: Tensor, ground: Tensor, present: Tensor) -> tuple[
     return grey.clamp(max=1).unsqueeze(-1).expand(-1, -1, 3), torch.zeros_like(ground)
 
 
+@in_single_precision
 def draw(
     seed: int,
     index: Int[Tensor, "scenes"],

@@ -41,7 +41,8 @@ FILL = Light((-4.67112, -4.0136, 3.01122), 0.25, (1.26, 1.38, 1.74))
 BACK = Light((-1.1685, 2.64602, 5.81574), 0.5, (2.55, 2.53, 2.51))
 SUN = Light((82.9, -38.92, 177.8), 12.0, (3080.0, 3080.0, 3080.0))
 LIGHTS = (KEY, FILL, BACK, SUN)
-SPOTS = torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]])  # of a lamp's half width, for shadows
+# Of a lamp's half width, for shadows.
+SPOTS = torch.tensor([[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]], dtype=torch.float32)
 GROUND_ALBEDO = 0.78
 AMBIENT = 0.11  # from above
 BOUNCE = 0.156  # from the lit ground below
@@ -50,7 +51,7 @@ LOBES = ((0.15, 0.1), (0.38, 0.37))  # roughness and weight of the lamps' mirror
 SKY = 0.025
 GRAZING = 0.2  # brighter where the eye looks along the surface
 MIRRORED = 0.7  # of another object
-SUBPIXELS = torch.tensor([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]])
+SUBPIXELS = torch.tensor([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]], dtype=torch.float32)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slotlib.data import sprites
 from slotlib.data.attributes import bounds, combinations
+from slotlib.data.precision import in_single_precision
 from slotlib.data.random import integers, uniform
 
 SHAPES = ("circle", "square", "triangle")
@@ -49,6 +50,7 @@ def _triangle(u: Tensor, v: Tensor, reach: Tensor) -> Tensor:
     return torch.maximum(v, u.abs() * math.sqrt(3 / 4) - v / 2) - reach / 2
 
 
+@in_single_precision
 def draw(
     seed: int,
     index: Int[Tensor, "scenes"],

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slotlib.data.attributes import bounds, combinations
+from slotlib.data.precision import in_single_precision
 from slotlib.data.random import integers, uniform
 
 RESOLUTION = 35
@@ -96,6 +97,7 @@ def _place(
     return corners, ok
 
 
+@in_single_precision
 def draw(
     seed: int,
     index: Int[Tensor, "scenes"],
