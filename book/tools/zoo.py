@@ -63,7 +63,7 @@ def curves(model: nn.Module, scenes: Drawn) -> dict[str, list[float]]:
     counts = [trained] if model.config.slot_init == "learned" else [n for n in (trained - 1, trained, trained + 1) if n]
     return {
         str(count): [
-            round(training.evaluate(model, scenes, seed=NOISE_SEED, **asked, num_iterations=n).means()["fg_ari"], 4)
+            round(training.evaluate(model, scenes, seed=NOISE_SEED, **asked, num_iterations=n).means()["fg_ari"], 5)
             for n in ITERATIONS
         ]
         for count in counts
@@ -169,7 +169,7 @@ def measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
     rows += [] if failed else [{"scene": worst, "worst_of": WORST_OF}]
     for row in rows:
         row["objects"] = len(batch["mask"][row["scene"]].unique()) - 1
-        row["fg_ari"] = round(scores[row["scene"]], 4)
+        row["fg_ari"] = round(scores[row["scene"]], 5)
     save(draw_scenes(batch, output, rows), folder / f"{name}_scenes.png")
     return {
         "sha256": model.card["sha256"],
