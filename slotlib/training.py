@@ -578,7 +578,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             f"got {options.batch_size}"
         )
 
-    if options.start_parts and getattr(config.model, "learn", None) == "prior":
+    learns_prior = getattr(config.model, "learn", "") == "prior"
+    if options.start_parts and learns_prior:
         raise ValueError(
             f"the prior needs the whole autoencoder; train.start_parts must be [], got {options.start_parts}"
         )
@@ -601,7 +602,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         logger.info("resuming %s at step %d", folder, step)
     elif options.start_from:
         before = _start_from(model, options.start_from, options.start_parts)
-    elif isinstance(model, WithPrior) and config.model.learn == "prior":
+    elif learns_prior:
         raise ValueError('model.learn="prior" needs a finished autoencoder: name its checkpoint in train.start_from')
     model, optimizer = fabric.setup(model, optimizer)
     model.mark_forward_method("loss")
@@ -610,7 +611,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         network.loss = torch.compile(network.loss)
 
     scenes, held_out = _scenes(config.data, options)
-    if not saved and isinstance(network, SVQAutoencoder) and config.model.learn == "prior" and config.model.synonyms:
+    if not saved and learns_prior and getattr(config.model, "synonyms", 0):
         some, *_ = _seen(scenes.__getitems__(range(min(100, len(scenes)))), sets)
         words = merge_synonyms(
             network.eval(), some.to(fabric.device), config.model.synonyms, step_generator(options.seed, 0)
