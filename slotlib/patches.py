@@ -195,6 +195,8 @@ class SlateAutoencoder(SVQAutoencoder):
     config: SlateConfig
 
     def __init__(self, config: SlateConfig):
+        if config.blanks:
+            raise ValueError("blanks=True: a transformer draws no slot by itself, so none is known to be empty")
         super().__init__(config)
         self.dvae = PatchVQVAE(
             PatchConfig(

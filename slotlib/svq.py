@@ -176,6 +176,8 @@ class SVQConfig(PriorConfig, AutoencoderConfig):
     of many blocks, and no single block can be swapped to change it."""
     synonyms: float = 0.0
     """Above 0, codes that draw the same become one before the prior learns: the `share` of `merge_synonyms`."""
+    blanks: bool = False
+    """Slots that own no pixel all get the same codes before the prior reads them (see `SVQAutoencoder.with_blanks`)."""
 
 
 class SVQOutput(NamedTuple):
@@ -259,6 +261,8 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
                 f'colour_blocks must be 0, or below num_blocks={config.num_blocks} with decoder="separable" and '
                 f'colour="slot", got {config.colour_blocks} with {config.decoder!r} and {config.colour!r}'
             )
+        if config.blanks:
+            self.register_buffer("blank", torch.zeros(config.num_blocks, dtype=torch.int64))
         self.use_codes(True)
         self.split_colour(True)
         self._add_prior(config.num_slots)
@@ -295,7 +299,7 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
             start = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
             with torch.no_grad():
                 slots = self.slot_attention(self.encode(images).flatten(1, 2), slots=start).slots
-            return self._prior_loss(self.quantizer.nearest(slots), generator, share)
+            return self._prior_loss(self.with_blanks(self.quantizer.nearest(slots)), generator, share)
         with self.slot_attention.recording(generator, share) as iterations:
             loss = super().loss(images, generator, share)
         return loss + mean_cost(iterations)
@@ -327,6 +331,40 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
         picture, masks = compose(drawing)
         colours = ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:])
         return Drawn((picture + 1) / 2, colours, masks)
+
+    @torch.no_grad()
+    def find_blank(
+        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
+    ) -> Int[Tensor, "blocks"]:
+        """Choose the codes for empty slots: of all slots in these images, those of the one that draws least."""
+        codes = self(images, generator=generator).codes.flatten(0, 1)
+        boldest = self.decoder(self.quantizer.decode(codes.unsqueeze(1))).logits.flatten(1).amax(dim=1)
+        self.blank.copy_(codes[boldest.argmin()])
+        return self.blank
+
+    @torch.no_grad()
+    def with_blanks(self, codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "batch slots blocks"]:
+        """The same scenes, their slots that own no pixel all written alike (with `blanks`; else just as they are).
+
+        What an empty slot says is never drawn, so nothing ever taught it what to say. A prior would have to learn that
+        noise, and how many objects there are from slots that are empty each in another way.
+        """
+        if not self.config.blanks:
+            return codes
+        empty = _pixels_owned(self.decode(codes).masks) == 0
+        return torch.where(empty.unsqueeze(2), self.blank, codes)
+
+    def write(
+        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
+    ) -> Int[Tensor, "batch slots blocks"]:
+        """See `WithPrior.write`."""
+        return self.with_blanks(super().write(images, generator))
+
+    def log_likelihood(
+        self, codes: Int[Tensor, "batch slots blocks"], orders: int = 4, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch"]:
+        """See `WithPrior.log_likelihood`; of the scenes with their blanks."""
+        return super().log_likelihood(self.with_blanks(codes), orders, generator)
 
 
 def _pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor, "batch slots"]:

@@ -611,13 +611,16 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         network.loss = torch.compile(network.loss)
 
     scenes, held_out = _scenes(config.data, options)
-    if not saved and learns_prior and getattr(config.model, "synonyms", 0):
+    if not saved and learns_prior and isinstance(network, SVQAutoencoder):
         some, *_ = _seen(scenes.__getitems__(range(min(100, len(scenes)))), sets)
-        words = merge_synonyms(
-            network.eval(), some.to(fabric.device), config.model.synonyms, step_generator(options.seed, 0)
-        )
+        some, generator = some.to(fabric.device), step_generator(options.seed, 0)
+        network.eval()
+        if config.model.synonyms:
+            words = merge_synonyms(network, some, config.model.synonyms, generator)
+            logger.info("words of each block, synonyms merged: %s", ", ".join(str(len(groups)) for groups in words))
+        if config.model.blanks:
+            logger.info("empty slots are written %s", network.find_blank(some, generator).tolist())
         network.train()
-        logger.info("words of each block, synonyms merged: %s", ", ".join(str(len(groups)) for groups in words))
     order = scene_order(len(scenes), options.batch_size, options.seed, step, fabric.global_rank, fabric.world_size)
     batches = _batches(network, scenes, order, sets, config, fabric, progress)
     if fabric.is_global_zero:

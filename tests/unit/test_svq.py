@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from slotlib import cli, data, svq, training, zoo
 from slotlib.autoencoder import AutoencoderOutput
@@ -950,6 +951,45 @@ def test_a_prior_may_begin_by_merging_synonyms(tmp_path):
     assert second.prior.training == first.training
 
 
+def test_empty_slots_are_all_written_alike():
+    shipped = zoo.load("svq_shapes")
+    weights = {name: tensor for name, tensor in shipped.state_dict().items() if name != "blank"}
+    plain = SVQAutoencoder(dataclasses.replace(shipped.config, blanks=False))
+    plain.load_state_dict(weights)
+    blank = SVQAutoencoder(dataclasses.replace(shipped.config, blanks=True, write_restarts=1)).eval()
+    blank.load_state_dict(weights | {"blank": torch.zeros(16, dtype=torch.int64)})
+    pictures = data.make("shapes", 24, seed=3).batch(range(24))["image"]
+    word = blank.find_blank(pictures, generator())
+    codes = blank(pictures, generator=generator()).codes
+    tidy = blank.with_blanks(codes)
+
+    def owners(codes):
+        return blank.decode(codes).masks.argmax(1)
+
+    empty = (F.one_hot(owners(codes), 7).sum((1, 2)) == 0).unsqueeze(2)
+    assert 10 < empty.sum() < 100  # scenes of two to six objects, seven slots
+    assert torch.equal(tidy, torch.where(empty, word, codes))
+    assert torch.equal(owners(tidy), owners(codes))
+    assert torch.equal(blank.with_blanks(tidy), tidy)
+    # What an empty slot says has no part in the likelihood of a scene, and in what the prior learns.
+    other = torch.where(empty, codes[empty[..., 0]][0], codes)
+    likely = [blank.log_likelihood(each, generator=generator()) for each in (codes, tidy, other)]
+    close(likely[0], likely[1])
+    close(likely[0], likely[2])
+    assert torch.equal(blank.write(pictures, generator()), tidy)
+    assert torch.equal(plain.with_blanks(codes), codes)
+
+
+def test_a_prior_may_begin_by_choosing_the_blank(tmp_path):
+    train(tmp_path / "first", SMALL)
+    config = dataclasses.replace(SMALL, learn="prior", blanks=True)
+    second = train(tmp_path / "second", config, start_from=str(tmp_path / "first" / "model"), eval_every=8)
+    assert second.blank.dtype == torch.int64 and second.blank.shape == (SMALL.num_blocks,)
+    assert torch.equal(zoo.load(tmp_path / "second" / "model").blank, second.blank)
+    with pytest.raises(ValueError, match="blanks=True"):
+        SlateAutoencoder(SlateConfig(blanks=True))
+
+
 @pytest.mark.parametrize("config", [SMALL, PATCHES], ids=["svq", "patches"])
 def test_scenes_are_written_once_where_images_are_kept(config, tmp_path, monkeypatch):
     first = train(tmp_path / "first", config)
@@ -1052,7 +1092,7 @@ def test_gumbel_patches_share_their_noise_out_too():
 def test_packaged_recipes_have_a_second_stage(dataset, family):
     first = cli.read_config(f"{family}_{dataset}")
     second = cli.read_config(f"{family}_{dataset}", f"--config={family}_prior", "--train.start_from=there")
-    extra = {"synonyms": 0.05, "write_restarts": 16} if family == "svq" else {}
+    extra = {"synonyms": 0.05, "blanks": True, "write_restarts": 16} if family == "svq" else {}
     assert second.model == dataclasses.replace(first.model, learn="prior", **extra)
     assert second.data.name == first.data.name and second.data.options == first.data.options
     assert not second.train.start_parts
