@@ -67,7 +67,7 @@ def measure(family: str, threads: int, flags: Sequence[str]) -> dict[str, float]
     # The last entry also holds the evaluation; the one before it does not.
     first, second = log["seconds"][:2]
     per_step = (second - first) / every
-    return {"ms": 1e3 * per_step, "start": first - every * per_step, "memory": used.ru_maxrss / 1024}
+    return {"ms": 1e3 * per_step, "start": max(0.0, first - every * per_step), "memory": used.ru_maxrss / 1024}
 
 
 def main() -> None:
