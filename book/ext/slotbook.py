@@ -85,7 +85,7 @@ def offer_speedrun(app: Sphinx, config: Config) -> None:
 
 
 def offer_scaling(app: Sphinx, config: Config) -> None:
-    """`{{ scaling }}` becomes the table of `python -m benchmarks.scaling`, both models side by side."""
+    """`{{ scaling }}` becomes the tables of `python -m benchmarks.scaling`, one for each model."""
     path = ROOT / "benchmarks/scaling.json"
     measured = json.loads(path.read_text("utf-8")) if path.exists() else {"machine": {}, "rows": {}}
     rows, lines = measured["rows"], ["*Not measured yet.*"]
@@ -93,15 +93,17 @@ def offer_scaling(app: Sphinx, config: Config) -> None:
         lines = [
             f"({', '.join(f'{key} {value}' for key, value in measured['machine'].items())})",
             "",
-            "| | the recipe: ms a step | scenes/s | start, s | MB | the paper's: s a step | scenes/s | start, s | MB |",
-            f"|---|{'---:|' * 8}",
         ]
-        for way in [name.removeprefix("fast: ") for name in rows if name.startswith("fast: ")]:
-            fast, paper = rows[f"fast: {way}"], rows[f"paper: {way}"]
-            cells = f"{fast['ms']:.0f}", *(f"{fast[name]:.0f}" for name in ("scenes_per_second", "start", "memory"))
-            cells += f"{paper['ms'] / 1e3:.1f}", f"{paper['scenes_per_second']:.1f}"
-            cells += tuple(f"{paper[name]:,.0f}" for name in ("start", "memory"))
-            lines.append(f"| {way} | {' | '.join(cells)} |")
+        for family, title, unit, scale, digits in (
+            ("fast", "the recipe", "ms", 1, 0),
+            ("paper", "the paper's model", "s", 1e3, 1),
+        ):
+            lines += ["", f"| {title} | {unit} a step | scenes/s | start, s | MB |", f"|---|{'---:|' * 4}"]
+            for name, row in rows.items():
+                if name.startswith(f"{family}: "):
+                    cells = f"{row['ms'] / scale:.{digits}f}", f"{row['scenes_per_second']:.{digits}f}"
+                    cells += f"{row['start']:.0f}", f"{row['memory']:,.0f}"
+                    lines.append(f"| {name.removeprefix(f'{family}: ')} | {' | '.join(cells)} |")
     config.myst_substitutions = {**config.myst_substitutions, "scaling": "\n".join(lines)}
 
 
