@@ -10,7 +10,8 @@ but the due block masked, without the work. And *slots are a set*: their order s
 prior learns from random orders, a new one each time (`order="random"`), so a scene may also be continued from any of
 its objects. Sorted by their codes instead (`order="sorted"`), each set is one text, and its likelihood needs no sum
 over orders; but which number a code has is arbitrary, and so is the order. Of 1,280 scenes of Shapes, after 400 steps,
-it learned less: 48.2 nats per fresh scene against 46.2.
+it learned less: 48.2 nats per fresh scene against 46.2. Slots that are empty, if they are all written alike
+(`SVQAutoencoder.with_blanks`), come last in any case, as a full stop does.
 """
 
 import math
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 Learning = Literal["autoencoder", "prior"]
@@ -142,19 +143,33 @@ def random_order(
     codes: Int[Tensor, "batch slots blocks"],
     generator: torch.Generator | None = None,
     share: tuple[int, int] = (0, 1),
+    blank: Int[Tensor, "blocks"] | None = None,
 ) -> Int[Tensor, "batch slots blocks"]:
-    """The same slots, shuffled scene by scene. `share` as for `SlotAutoencoder.loss`."""
+    """The same slots, shuffled scene by scene; those written as `blank` stay behind the others.
+
+    `share` as for `SlotAutoencoder.loss`.
+    """
     (batch, slots, _), (first, every) = codes.shape, share
     device = codes.device if generator is None else generator.device
     keys = torch.rand(batch * every, slots, generator=generator, device=device)[first::every].to(codes.device)
-    return codes.gather(1, keys.argsort(dim=1).unsqueeze(2).expand_as(codes))
+    return codes.gather(1, (keys + _is(blank, codes)).argsort(dim=1).unsqueeze(2).expand_as(codes))
 
 
-def log_orders(codes: Int[Tensor, "batch slots blocks"]) -> Float[Tensor, "batch"]:
-    """log of how many different texts the orders of a scene's slots make: K!, less where slots are alike."""
+def log_orders(
+    codes: Int[Tensor, "batch slots blocks"], blank: Int[Tensor, "blocks"] | None = None
+) -> Float[Tensor, "batch"]:
+    """log of how many different texts `random_order` makes of a scene: K! for K slots, less where some are alike.
+
+    Slots written as `blank` do not count, for they have their place.
+    """
     alike = (codes.unsqueeze(1) == codes.unsqueeze(2)).all(dim=3).sum(dim=2)  # with itself, for every slot
-    twins = (torch.lgamma(alike + 1.0) / alike).sum(dim=1)
-    return math.lgamma(codes.shape[1] + 1) - twins
+    moves = ~_is(blank, codes)
+    twins = (torch.lgamma(alike + 1.0) / alike * moves).sum(dim=1)
+    return torch.lgamma(moves.sum(dim=1) + 1.0) - twins
+
+
+def _is(blank: Int[Tensor, "blocks"] | None, codes: Int[Tensor, "batch slots blocks"]) -> Bool[Tensor, "batch slots"]:
+    return codes.new_zeros(codes.shape[:2], dtype=torch.bool) if blank is None else (codes == blank).all(dim=2)
 
 
 class ScenePrior(nn.Module):
@@ -308,6 +323,8 @@ class WithPrior(nn.Module):
     config: PriorConfig
     prior: ScenePrior | None
     quantizer: nn.Module
+    blank: Tensor | None
+    """The codes of a slot that is empty, int64 `[blocks]`, if all that are empty are written alike."""
     is_set = True
     """Whether the codes' first dimension is a set, without an order of its own."""
 
@@ -362,7 +379,8 @@ class WithPrior(nn.Module):
     ) -> Float[Tensor, ""]:
         """Minus the mean log likelihood, of a set in one of its orders."""
         if self.is_set:
-            codes = canonical_order(codes) if self.config.order == "sorted" else random_order(codes, generator, share)
+            is_sorted = self.config.order == "sorted"
+            codes = canonical_order(codes) if is_sorted else random_order(codes, generator, share, self.blank)
         return -self._known_prior().log_likelihood(codes).mean()
 
     def _known_prior(self) -> ScenePrior:
@@ -376,8 +394,8 @@ class WithPrior(nn.Module):
         """log p of these codes in nats; of slots as a set.
 
         A set is as likely as all its orders together. With order="sorted" the prior has learned that all but one never
-        occur. With "random" the sum is estimated from `orders` of them, drawn with `generator`: right on average as a
-        probability, so its logarithm is a little too small.
+        occur. With "random" the sum is estimated from `orders` of them, drawn with `generator`, blanks last: right on
+        average as a probability, so its logarithm is a little too small.
 
         Raises ValueError without a prior, or as the prior does.
         """
@@ -386,8 +404,9 @@ class WithPrior(nn.Module):
             return prior.log_likelihood(codes)
         if self.config.order == "sorted":
             return prior.log_likelihood(canonical_order(codes))
-        each = torch.stack([prior.log_likelihood(random_order(codes, generator)) for _ in range(orders)])
-        return each.logsumexp(dim=0) - math.log(orders) + log_orders(codes)
+        texts = (random_order(codes, generator, blank=self.blank) for _ in range(orders))
+        each = torch.stack([prior.log_likelihood(text) for text in texts])
+        return each.logsumexp(dim=0) - math.log(orders) + log_orders(codes, self.blank)
 
     def sample(
         self,

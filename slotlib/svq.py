@@ -177,7 +177,8 @@ class SVQConfig(PriorConfig, AutoencoderConfig):
     synonyms: float = 0.0
     """Above 0, codes that draw the same become one before the prior learns: the `share` of `merge_synonyms`."""
     blanks: bool = False
-    """Slots that own no pixel all get the same codes before the prior reads them (see `SVQAutoencoder.with_blanks`)."""
+    """Slots that own no pixel all get the same codes before the prior reads them, after the others (see
+    `SVQAutoencoder.with_blanks`)."""
 
 
 class SVQOutput(NamedTuple):
@@ -261,8 +262,8 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
                 f'colour_blocks must be 0, or below num_blocks={config.num_blocks} with decoder="separable" and '
                 f'colour="slot", got {config.colour_blocks} with {config.decoder!r} and {config.colour!r}'
             )
-        if config.blanks:
-            self.register_buffer("blank", torch.zeros(config.num_blocks, dtype=torch.int64))
+        blank = torch.zeros(config.num_blocks, dtype=torch.int64)
+        self.register_buffer("blank", blank if config.blanks else None)
         self.use_codes(True)
         self.split_colour(True)
         self._add_prior(config.num_slots)
@@ -336,7 +337,12 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
     def find_blank(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
     ) -> Int[Tensor, "blocks"]:
-        """Choose the codes for empty slots: of all slots in these images, those of the one that draws least."""
+        """Choose the codes for empty slots: of all slots in these images, those of the one that draws least.
+
+        Raises ValueError for a model without `blanks`.
+        """
+        if self.blank is None:
+            raise ValueError("this model writes no blanks (blanks=False)")
         codes = self(images, generator=generator).codes.flatten(0, 1)
         boldest = self.decoder(self.quantizer.decode(codes.unsqueeze(1))).logits.flatten(1).amax(dim=1)
         self.blank.copy_(codes[boldest.argmin()])

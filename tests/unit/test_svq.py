@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from slotlib import cli, data, svq, training, zoo
 from slotlib.autoencoder import AutoencoderOutput
 from slotlib.patches import PatchConfig, PatchVQVAE, SlateAutoencoder, SlateConfig
-from slotlib.prior import ScenePrior, canonical_order, choose, random_order
+from slotlib.prior import ScenePrior, canonical_order, choose, log_orders, random_order
 from slotlib.slot_attention import SlotAttention
 from slotlib.svq import QuantisedSlotAttention, SVQAutoencoder, SVQConfig
 from slotlib.training import Config, DataConfig, TrainConfig
@@ -745,6 +745,30 @@ def test_the_likelihood_of_a_set_is_that_of_all_its_orders():
         close(estimate[0], exact, rtol=0, atol=0.02)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=4, max_size=4), st.integers(0, 2**30))
+def test_blanks_come_last_and_their_order_is_none(words, seed):
+    """Every order of the other slots occurs, and only those: as many as `log_orders` says."""
+    scene, blank = torch.tensor([[[word, word]] for word in words]).transpose(0, 1), torch.tensor([0, 0])
+    many = scene.expand(400, -1, -1)
+    shuffled = random_order(many, generator(seed), blank=blank)
+    assert torch.equal(canonical_order(shuffled), canonical_order(many))
+    full = (shuffled != 0).all(2)
+    assert (full[:, :-1] >= full[:, 1:]).all()
+    assert len(shuffled.unique(dim=0)) == round(log_orders(scene, blank).exp().item())
+
+
+def test_the_likelihood_of_a_set_with_blanks_is_that_of_the_orders_of_the_others():
+    autoencoder = model(order="random", blanks=True).double()
+    codes = torch.randint(1, 9, (1, 3, 4), generator=generator())
+    codes[0, 1] = autoencoder.blank
+    texts = codes[:, [[0, 2, 1], [2, 0, 1]]][0]
+    exact = autoencoder.prior.log_likelihood(texts).logsumexp(0)
+    autoencoder.with_blanks = lambda codes: codes  # what an untrained decoder draws says nothing
+    estimate = autoencoder.log_likelihood(codes, orders=200, generator=generator())
+    close(estimate[0], exact, rtol=0, atol=0.02)
+
+
 def test_shuffled_scenes_are_the_same_scenes_and_the_batchs_however_it_is_shared_out():
     codes = torch.randint(9, (6, 5, 2), generator=generator())
     whole = random_order(codes, generator())
@@ -986,6 +1010,8 @@ def test_a_prior_may_begin_by_choosing_the_blank(tmp_path):
     second = train(tmp_path / "second", config, start_from=str(tmp_path / "first" / "model"), eval_every=8)
     assert second.blank.dtype == torch.int64 and second.blank.shape == (SMALL.num_blocks,)
     assert torch.equal(zoo.load(tmp_path / "second" / "model").blank, second.blank)
+    with pytest.raises(ValueError, match="blanks=False"):
+        SVQAutoencoder(SMALL).find_blank(torch.rand(1, 3, 16, 16))
     with pytest.raises(ValueError, match="blanks=True"):
         SlateAutoencoder(SlateConfig(blanks=True))
 
