@@ -177,7 +177,7 @@ class SVQConfig(PriorConfig, AutoencoderConfig):
     synonyms: float = 0.0
     """Above 0, codes that draw the same become one before the prior learns: the `share` of `merge_synonyms`."""
     blanks: bool = False
-    """Slots that own no pixel all get the same codes before the prior reads them, after the others (see
+    """Slots that own no pixel all get the same codes before the prior reads them, and stand last in random orders (see
     `SVQAutoencoder.with_blanks`)."""
 
 
