@@ -155,7 +155,7 @@ def draw_scores(card: dict[str, Any], iterations: dict[str, list[float]]) -> Fig
         label = f"{count} slots"
         right.plot(range(1, len(scores) + 1), scores, style, color=colour, marker=marker, ms=4, lw=1.4, label=label)
     right.axvline(card["configuration"]["num_iterations"], color=plots.INK, lw=1, ls=":", zorder=0)
-    right.set_xticks(range(1, len(scores) + 1))
+    right.set_xticks(range(2, len(scores) + 1, 2))
     right.set_xlabel("iterations at test time")
     right.set_title(f"trained with {trained} slots, {card['configuration']['num_iterations']} iterations")
     right.legend(loc="lower right")
