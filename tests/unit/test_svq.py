@@ -1118,7 +1118,8 @@ def test_gumbel_patches_share_their_noise_out_too():
 def test_packaged_recipes_have_a_second_stage(dataset, family):
     first = cli.read_config(f"{family}_{dataset}")
     second = cli.read_config(f"{family}_{dataset}", f"--config={family}_prior", "--train.start_from=there")
-    extra = {"blanks": True, "write_restarts": 16} if family == "svq" else {}
+    reading = {"num_iterations": 16, "search_iterations": 12, "blanks": True, "write_restarts": 16}
+    extra = reading if family == "svq" else {}
     assert second.model == dataclasses.replace(first.model, learn="prior", **extra)
     assert second.data.name == first.data.name and second.data.options == first.data.options
     assert not second.train.start_parts
