@@ -30,7 +30,7 @@ def tool(root, tmp_path, monkeypatch):
     module = loaded(root, "tools/zoo")
     monkeypatch.setattr(module, "IMAGES", 6)
     monkeypatch.setattr(module, "WORST_OF", 6)
-    monkeypatch.setattr(module, "ITERATIONS", range(1, 4))
+    monkeypatch.setattr(module, "ITERATIONS", 3)
     monkeypatch.setattr(module, "DPI", 20)
     monkeypatch.setattr(module, "CHECKPOINTS", tmp_path / "checkpoints")
     monkeypatch.setattr(module, "FOLDER", tmp_path / "zoo")
@@ -89,6 +89,8 @@ def test_every_shipped_model_was_measured_as_it_is_now(root, name):
     assert entry, f"the page has no entry for {name}: {MEND}"
     assert entry["sha256"] == card["sha256"], f"the page shows other weights of {name}: {MEND}"
     assert entry["seeds"] == card["seeds"], f"the page shows other seeds of {name}: {MEND}"
+    curves = entry.get("iterations", {})
+    assert all(len(curve) > card["configuration"]["num_iterations"] for curve in curves.values()), MEND
     for kind in ["scenes", *(["scores"] if "iterations" in entry else [])]:
         size = (folder / f"{name}_{kind}.png").stat().st_size
         assert size < 200_000, f"{name}_{kind}.png has {size} bytes"
