@@ -1,10 +1,12 @@
 """A lever that changes nothing, or two things, would be read as a result."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+import slotlib
 from benchmarks import ablations, baselines, svq_ablations
 from slotlib.cli import read_config
 
@@ -51,3 +53,9 @@ def test_a_baseline_keeps_the_schedule_of_its_family(dataset, contestant):
     )
     assert config.model.num_slots == (1 if contestant == "one_slot" else same.model.num_slots)
     assert config.train.minutes == (3.0 if contestant == "paper" else 0.0)
+
+
+def test_baselines_are_held_against_the_models_that_ship():
+    rows = json.loads(baselines.RESULTS.read_text("utf-8"))["rows"]
+    stale = [key for key, row in rows.items() if row["recipe_sha256"] != slotlib.load(key.split()[0]).card["sha256"]]
+    assert not stale, "measure these again: python -m benchmarks.baselines FOLDER"
