@@ -33,7 +33,7 @@ FAILURES = ("tetrominoes_tiling", "tetrominoes_collapse")
 IMAGES = 320
 SCENES_SEED = NOISE_SEED = 0  # as on the cards
 ITERATIONS = 12
-"""At least so many at test time, and two more than in training."""
+"""At least so many at test time, and two more than the model ships with."""
 SHOWN = range(4)
 WORST_OF = 64
 """Of so many scenes the one with the least FG-ARI is shown too."""
@@ -157,7 +157,7 @@ def draw_scores(card: dict[str, Any], iterations: dict[str, list[float]]) -> Fig
     right.axvline(card["configuration"]["num_iterations"], color=plots.INK, lw=1, ls=":", zorder=0)
     right.set_xticks(range(2, len(scores) + 1, 2))
     right.set_xlabel("iterations at test time")
-    right.set_title(f"trained with {trained} slots, {card['configuration']['num_iterations']} iterations")
+    right.set_title(f"ships with {trained} slots, {card['configuration']['num_iterations']} iterations")
     right.legend(loc="lower right")
     return figure
 
