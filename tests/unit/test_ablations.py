@@ -8,6 +8,7 @@ import pytest
 
 import slotlib
 from benchmarks import ablations, baselines, svq_ablations
+from slotlib.autoencoder import SlotAutoencoder
 from slotlib.cli import read_config
 
 STUDIES = ablations.STUDIES | svq_ablations.STUDIES
@@ -53,6 +54,18 @@ def test_a_baseline_keeps_the_schedule_of_its_family(dataset, contestant):
     )
     assert config.model.num_slots == (1 if contestant == "one_slot" else same.model.num_slots)
     assert config.train.minutes == (3.0 if contestant == "paper" else 0.0)
+
+
+@pytest.mark.parametrize("contestant", ["one_slot", "slot_mlp", "paper"])
+def test_a_baseline_is_the_model_it_is_named_for(contestant, tmp_path, monkeypatch):
+    short = ["--train.steps=2", "--train.batch_size=2", "--train.eval_every=9", "--model.resolution=64"]
+    shape = [flag for flag in baselines.flags(contestant, 3.0) if flag.startswith("--model")]
+    monkeypatch.setattr(baselines, "flags", lambda *unused: short + shape)
+    for _ in range(2):  # trained, then found
+        model = baselines.trained("multi_dsprites", contestant, 3.0, tmp_path)
+        assert type(model) is (baselines.MLPAutoencoder if contestant == "slot_mlp" else SlotAutoencoder)
+        assert model.config.num_slots == (1 if contestant == "one_slot" else 6)
+        assert model.config.encoder == ("paper" if contestant == "paper" else "strided")
 
 
 def test_baselines_are_held_against_the_models_that_ship():
