@@ -54,6 +54,7 @@ STUDIES = {
         [
             *("--train.steps=2400", "--train.stop_at=0", "--train.one_step_until=800", "--train.quantise_from=1200"),
             *("--model.num_iterations=10", "--model.search_iterations=6", "--model.parsimony=0.0035"),
+            *("--model.num_codes=32", "--model.colour_lead=0.03"),
         ],
         {
             RECIPE: [],
@@ -61,8 +62,10 @@ STUDIES = {
             "codes in every iteration": ["--model.search_iterations=0"],
             "half the price": ["--model.parsimony=0.00175"],
             "twice the price": ["--model.parsimony=0.007"],
-            "one block for colour": ["--model.colour_blocks=1"],
-            "colour in any block": ["--model.colour_blocks=0"],
+            "16 codes": ["--model.num_codes=16"],
+            "both blocks tell the colour": ["--model.colour_lead=0"],
+            "one block for colour": ["--model.colour_blocks=1", "--model.colour_lead=0"],
+            "colour in any block": [*ANY, "--model.colour_lead=0"],
         },
         paper=False,
     ),

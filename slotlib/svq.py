@@ -174,6 +174,9 @@ class SVQConfig(PriorConfig, AutoencoderConfig):
     """Above 0, the decoder reads a slot's colour from so many blocks, the first ones, and its mask from the others
     (decoder="separable" and colour="slot" only). Otherwise colour tends to be told several times over, a little in each
     of many blocks, and no single block can be swapped to change it."""
+    colour_lead: float = 0.0
+    """Above 0, the first of several `colour_blocks` learns to tell most of the colour and leaves corrections to the
+    others, where they would share it evenly: the weight of `SVQAutoencoder.lead_cost` in the loss."""
     synonyms: float = 0.0
     """Above 0, codes that draw the same become one before the prior learns: the `share` of `merge_synonyms`."""
     blanks: bool = False
@@ -262,6 +265,11 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
                 f'colour_blocks must be 0, or below num_blocks={config.num_blocks} with decoder="separable" and '
                 f'colour="slot", got {config.colour_blocks} with {config.decoder!r} and {config.colour!r}'
             )
+        if config.colour_lead < 0 or (config.colour_lead and config.colour_blocks < 2):
+            raise ValueError(
+                "colour_lead must be 0, or above 0 with colour_blocks of at least 2, "
+                f"got {config.colour_lead} with {config.colour_blocks}"
+            )
         blank = torch.zeros(config.num_blocks, dtype=torch.int64)
         self.register_buffer("blank", blank if config.blanks else None)
         self.use_codes(True)
@@ -288,7 +296,7 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
         generator: torch.Generator | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> Float[Tensor, ""]:
-        """The autoencoder's loss and the quantiser's, averaged over the iterations that carry a gradient.
+        """The autoencoder's loss; the quantiser's, averaged over the iterations that carry a gradient; `lead_cost`.
 
         With learn="prior": minus the log likelihood of the scenes' codes in one order, in nats per scene; `images` may
         then be codes (see `write`). `generator` and `share` as for `SlotAutoencoder.loss`.
@@ -303,7 +311,18 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
             return self._prior_loss(self.with_blanks(self.quantizer.nearest(slots)), generator, share)
         with self.slot_attention.recording(generator, share) as iterations:
             loss = super().loss(images, generator, share)
-        return loss + mean_cost(iterations)
+        loss = loss + mean_cost(iterations)
+        if self.config.colour_lead and iterations:
+            loss = loss + self.config.colour_lead * self.lead_cost(iterations[-1].values)
+        return loss
+
+    def lead_cost(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, ""]:
+        """The mean squared difference between colours painted from the first block alone, the others being 0, and from
+        all blocks for colour. Its gradient changes the former only: they follow, and colours do not get coarser."""
+        number = torch.arange(slots.shape[-1], device=slots.device)
+        width = self.config.slot_dim // self.config.num_blocks
+        first, every = (slots.masked_fill(number >= blocks * width, 0) for blocks in (1, self.config.colour_blocks))
+        return F.mse_loss(self.decoder.slot_colour(first), self.decoder.slot_colour(every).detach())
 
     def forward(
         self,

@@ -615,6 +615,8 @@ def test_objects_are_paired_with_the_slots_that_cover_them():
         ({"decoder": "magic"}, "decoder must be one of"),
         ({"colour_blocks": 1}, 'decoder="separable" and colour="slot", got 1 with .separable. and .pixel.'),
         ({"colour_blocks": 4, "colour": "slot"}, "colour_blocks must be 0, or below num_blocks=4"),
+        ({"colour_blocks": 1, "colour": "slot", "colour_lead": 0.1}, "colour_blocks of at least 2, got 0.1 with 1"),
+        ({"colour_lead": -1.0}, "colour_lead must be 0, or above 0"),
     ],
 )
 def test_a_configuration_that_cannot_be_built_names_the_field(change, message):
@@ -637,6 +639,24 @@ def test_blocks_of_colour_draw_colour_and_nothing_else():
     assert torch.equal(moved.slot_images, before.slot_images)
     assert not torch.isclose(moved.masks, before.masks).all()
     assert split.state_dict().keys() == model(colour="slot").state_dict().keys()  # either can start from the other
+
+
+def test_the_first_block_for_colour_learns_from_the_others_and_not_they_from_it():
+    led = model(colour="slot", colour_blocks=2, colour_lead=0.5).train()
+    slots = torch.randn(5, 3, 16, generator=generator(), requires_grad=True)
+    led.lead_cost(slots).backward()
+    gradient = slots.grad.unflatten(-1, (4, 4)).abs().sum(dim=(0, 1, 3))
+    assert gradient[0] > 0 and not gradient[1:].any()
+    alone = slots.detach().clone()
+    alone[..., 4:8] = 0
+    assert led.lead_cost(alone) == 0
+    with led.slot_attention.recording() as iterations:  # it is counted once, on the slots that are drawn
+        left = led.slot_attention(led.encode(images()).flatten(1, 2), generator=generator()).slots
+    assert torch.equal(left, iterations[-1].values)
+    losses = [led.loss(images(), generator())]
+    led.config.colour_lead = 0.0
+    losses.append(led.loss(images(), generator()))
+    close(losses[0] - losses[1], 0.5 * led.lead_cost(left), rtol=1e-3, atol=1e-6)
 
 
 def test_without_a_prior_there_is_nothing_to_sample_from():
