@@ -318,7 +318,7 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
 
     def lead_cost(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, ""]:
         """The mean squared difference between colours painted from the first block alone, the others being 0, and from
-        all blocks for colour. Its gradient changes the former only: they follow, and colours do not get coarser."""
+        all blocks for colour. No gradient goes through the latter: they are what the first block is to follow."""
         number = torch.arange(slots.shape[-1], device=slots.device)
         width = self.config.slot_dim // self.config.num_blocks
         first, every = (slots.masked_fill(number >= blocks * width, 0) for blocks in (1, self.config.colour_blocks))
