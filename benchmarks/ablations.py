@@ -40,7 +40,10 @@ class Study(NamedTuple):
 STUDIES = {
     "tetrominoes": Study(
         5,
-        ["--train.steps=1000", "--train.one_colour_until=250", "--train.shading_steps=50"],
+        [
+            *["--train.steps=1000", "--train.one_step_until=500"],
+            *["--train.one_colour_until=167", "--train.shading_steps=33"],
+        ],
         {
             RECIPE: [],
             "squared error of the average": ["--model.likelihood=average"],
@@ -48,11 +51,13 @@ STUDIES = {
             "large noise to the end": ["--model.noise=0.8"],
             "three iterations": ["--model.num_iterations=3"],
             "gradient through one iteration": ["--model.gradient_steps=1"],
-            "gradient through all iterations": ["--model.gradient=unrolled"],
+            "gradient through six from the start": ["--train.one_step_until=0"],
+            "gradient through all from the start": ["--train.one_step_until=0", "--model.gradient=unrolled"],
             "shading from the start": ["--train.one_colour_until=0"],
             "a colour for every pixel": ["--model.colour=pixel"],
             "a tenth of the learning rate": ["--train.lr=4e-4"],
             "no clipping": ["--train.clip=0"],
+            "only spikes clipped": ["--train.clip=0.3"],
             "one learned start": ["--model.slot_init=one_learned"],
             "all starts learned": ["--model.slot_init=learned"],
             "32 bits": ["--train.precision=32-true"],
@@ -77,7 +82,7 @@ def planned(dataset: str, lever: str, config: str, flags: Sequence[str], seeds: 
     """The runs of one lever."""
     listed = []
     for seed in range(seeds):
-        own = [*flags, "--train.eval_every=1000000", f"--train.seed={seed}"]
+        own = [*flags, f"--train.seed={seed}"]
         where = folder / "_".join([dataset, *lever.replace("'", "").split(), str(seed)])
         listed.append(sweep.Run(where, lever, seed, read_config(config, *own), [f"--config={config}", *own]))
     return listed

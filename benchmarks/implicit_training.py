@@ -42,6 +42,7 @@ GRADIENTS = {
 }
 BUDGET = 60.0  # seconds of one core
 LOOKS = 8  # evaluations in a race
+FROM_THE_START = ["--train.one_step_until=0", "--train.clip=0.3"]  # each gradient all along; only spikes are clipped
 OLD = [
     *["--model.likelihood=average", "--model.colour=pixel", "--model.num_iterations=5", "--train.noise_start=0"],
     *["--train.lr=1e-3", "--train.clip=1"],
@@ -52,7 +53,7 @@ ALONG_STEPS, EVERY, WATCHED = 800, 80, 8  # steps, between looks, and images loo
 
 
 def run(name: str, value: str, seed: int, flags: Sequence[str], folder: Path) -> sweep.Run:
-    own = [*flags, f"--train.seed={seed}"]
+    own = [*FROM_THE_START, *flags, f"--train.seed={seed}"]
     config = read_config("tetrominoes_fast", *own)
     return sweep.Run(
         folder / f"{name}_{seed}".replace(" ", "_"), value, seed, config, ["--config=tetrominoes_fast", *own]
@@ -190,7 +191,12 @@ def along(folder: Path) -> Iterable[list[dict]]:
         for seed in range(2):
             saved = folder / f"along_{gradient}_{seed}.csv".replace(" ", "_")
             if not saved.exists():
-                flags = [f"--train.steps={ALONG_STEPS}", "--train.one_colour_until=800", *GRADIENTS[gradient]]
+                flags = [
+                    *FROM_THE_START,
+                    f"--train.steps={ALONG_STEPS}",
+                    "--train.one_colour_until=800",
+                    *GRADIENTS[gradient],
+                ]
                 write(saved, one_run(read_config("tetrominoes_fast", *flags), gradient, seed, scenes, watched))
             with saved.open(newline="", encoding="utf-8") as file:
                 yield list(csv.DictReader(file))

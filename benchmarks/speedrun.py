@@ -162,7 +162,8 @@ def configuration(contestant: str, config: str, seed: int, steps: int = 0) -> tr
     flags = {"seed": seed, "eval_every": EVERY[contestant], "eval_images": 320, "accelerator": "cpu", "devices": 1}
     if steps:
         own = cli.read_config(config).train
-        stages = {name: round(getattr(own, name) * steps / own.steps) for name in ("one_colour_until", "shading_steps")}
+        names = "one_step_until", "one_colour_until", "shading_steps"
+        stages = {name: round(getattr(own, name) * steps / own.steps) for name in names}
         flags |= {"steps": steps, **stages}
     return cli.read_config(config, *(f"--train.{name}={value}" for name, value in flags.items()))
 

@@ -454,5 +454,6 @@ def test_contestants_of_the_race_differ_in_their_gradient_alone(tmp_path):
         config = implicit_training.run(name, name, 0, flags, tmp_path).config
         seen.add((config.model.gradient, config.model.gradient_steps if config.model.gradient != "exact" else 1))
         config.model.gradient, config.model.gradient_steps = "implicit", 3
-        assert config == read_config("tetrominoes_fast", "--train.seed=0")
+        common = [*implicit_training.FROM_THE_START, "--model.gradient_steps=3", "--train.seed=0"]
+        assert config == read_config("tetrominoes_fast", *common)
     assert len(seen) == len(implicit_training.GRADIENTS) == 5

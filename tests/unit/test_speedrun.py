@@ -117,7 +117,9 @@ def test_goals_are_for_the_fastest_schedule():
 def test_a_shorter_schedule_shortens_its_stages():
     own, short = (speedrun.configuration("recipe", "tetrominoes", 0, steps).train for steps in (0, 1000))
     assert short.steps == 1000
-    assert own.one_colour_until / own.steps == short.one_colour_until / short.steps
+    for stage in ("one_step_until", "one_colour_until", "shading_steps"):
+        assert getattr(short, stage) == pytest.approx(getattr(own, stage) / own.steps * 1000, abs=0.5)
+        assert getattr(short, stage) > 0
     assert speedrun.configuration("recipe", "tetrominoes", 0, own.steps).train == own
     assert Run("recipe", "tetrominoes", 1, 0, 5, 1000).key != Run("recipe", "tetrominoes", 1, 0, 5).key
 

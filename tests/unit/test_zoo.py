@@ -2,13 +2,15 @@
 
 import json
 import os
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
 import slotlib
-from slotlib import data, training, zoo
+from slotlib import cli, data, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.data import clevr
 
@@ -153,3 +155,21 @@ def test_objects_of_clevr_itself_are_found_by_the_model_that_saw_only_our_likene
         pytest.skip(f"needs pictures of CLEVR at {folder}, which are not part of the project")
     scenes = data.read(folder, max_objects=6, crop=clevr.CROP, resolution=(64, 64))
     assert training.evaluate(zoo.load("clevr6"), scenes).fg_ari.mean() > 0.93
+
+
+@pytest.mark.parametrize("failure", ["tiling", "collapse"])
+def test_the_command_under_a_failure_still_makes_it(failure):
+    """Chapter 03 gives them; the recipe they change goes on changing itself."""
+    chapter = json.loads((Path(__file__).parents[2] / "chapters" / "03_object_discovery.ipynb").read_text("utf-8"))
+    text = "\n".join("".join(cell["source"]) for cell in chapter["cells"]).replace("\\\n", "")
+    (command,) = re.findall(rf"^slotlib train --config (\w+) --folder runs/{failure} (.*)$", text, re.MULTILINE)
+    config, card = cli.read_config(command[0], *command[1].split()), zoo.load(f"tetrominoes_{failure}").card
+    model = card["configuration"]
+    if model["gradient"] == "unrolled":
+        del model["gradient_steps"]  # has no effect then
+    assert model.items() <= asdict(config.model).items()
+    told = ("steps", "batch_size", "seed", "lr", "warmup_steps", "decay", "one_step_until", "clip", "precision")
+    assert {name: card["training"][name] for name in told} == {name: getattr(config.train, name) for name in told}
+    still = min(card["training"].get("one_colour_until", 0), card["training"]["steps"])
+    if config.model.colour == "shaded":
+        assert still == config.train.one_colour_until
