@@ -121,6 +121,18 @@ def test_a_shorter_schedule_shortens_its_stages():
         assert getattr(short, stage) == pytest.approx(getattr(own, stage) / own.steps * 1000, abs=0.5)
         assert getattr(short, stage) > 0
     assert speedrun.configuration("recipe", "tetrominoes", 0, own.steps).train == own
+
+
+def test_a_schedule_may_differ_in_more_than_its_length():
+    own, middle = (speedrun.configuration("recipe", "tetrominoes", 0, steps) for steps in (0, 3000))
+    assert (middle.train.steps, middle.model.gradient_steps, middle.train.one_step_until) == (3000, 3, 0)
+    assert middle.train.one_colour_until == round(own.train.one_colour_until / own.train.steps * 3000)
+    for steps, flags in speedrun.SCHEDULES.items():  # each flag is one that the recipe has
+        speedrun.configuration("recipe", "tetrominoes", 0, steps)
+        assert set(flags) <= {f"{part}.{name}" for part in ("model", "train") for name in vars(getattr(own, part))}
+
+
+def test_schedules_of_other_lengths_have_results_of_their_own():
     assert Run("recipe", "tetrominoes", 1, 0, 5, 1000).key != Run("recipe", "tetrominoes", 1, 0, 5).key
 
 
