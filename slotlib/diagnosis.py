@@ -10,8 +10,8 @@ shows the first two):
 
 `diagnose` measures the signs, `warnings` compares them with thresholds, measured on 64 Tetrominoes: see `THRESHOLDS`.
 Every model fails so in its first steps. Looking every 1,000 steps, an earlier recipe of `tetrominoes` (seed 0) gave no
-warning in all of its 10,000. The run of chapter 03 that ends in tiles after 14,000 was looked at every 250 steps: it said
-"collapse" at step 250 and "tiling" at 500.
+warning in all of its 10,000. The run of chapter 03 that ends in tiles after 14,000 was looked at every 250 steps: it
+said "collapse" at step 250 and "tiling" at 500.
 """
 
 import math
