@@ -87,7 +87,7 @@ class PatchVQVAE(WithPrior):
             raise ValueError(
                 f"patch must be a power of 2 that divides resolution={config.resolution}, got {config.patch}"
             )
-        for field in ("resolution", "channels"):
+        for field in ("resolution", "channels", "dim"):
             if getattr(config, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
         if config.quantizer not in get_args(PatchQuantisation):

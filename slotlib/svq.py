@@ -244,6 +244,8 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
     def __init__(self, config: SVQConfig):
         if config.quantizer not in get_args(Quantisation):
             raise ValueError(f"quantizer must be one of {get_args(Quantisation)}, got {config.quantizer!r}")
+        if not config.synonyms >= 0:
+            raise ValueError(f"synonyms must be at least 0, got {config.synonyms}")
         super().__init__(config)
         self.slot_attention = QuantisedSlotAttention(
             config.slot_dim,

@@ -266,7 +266,11 @@ def evaluate(
         images: how many; at most all there are.
         seed: of the slots' initial noise.
         options: passed to the model: `num_slots`, `num_iterations`, `restarts`.
+
+    Raises ValueError for no images.
     """
+    if min(images, len(dataset)) < 1:
+        raise ValueError(f"nothing to evaluate on: {images} images asked for, of {len(dataset)} scenes")
     parameter = next(model.parameters())
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
@@ -535,6 +539,18 @@ def _backward(
     return total
 
 
+def _check(options: TrainConfig) -> None:
+    """Raises ValueError for a number out of its range. A negative `clip`, for one, would climb, not descend."""
+    counts = "steps", "batch_size", "accumulate", "halving_steps", "devices"
+    every = "eval_every", "eval_images", "log_every", "save_every"
+    least = {"colour_from": -1, **dict.fromkeys((*counts, *every), 1)}
+    for name, value in asdict(options).items():
+        if isinstance(value, int | float) and not least.get(name, 0) <= value < math.inf:  # nor is NaN in any range
+            raise ValueError(f"train.{name} must be at least {least.get(name, 0)}, got {value}")
+    if not options.lr:
+        raise ValueError("train.lr must be above 0")
+
+
 def train(config: Config, folder: Path | str, resume: bool = True, progress: bool = True) -> nn.Module:
     """Train a model. `folder` gets checkpoints, `log.csv`, TensorBoard's files and, at the end, `model` and its card.
 
@@ -555,22 +571,20 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     from lightning_fabric import Fabric
 
     options, folder = config.train, zoo.writable_folder(folder)
-    counts = "steps", "batch_size", "accumulate", "eval_every", "eval_images", "log_every", "save_every", "devices"
-    for name in counts:
-        if getattr(options, name) < 1:
-            raise ValueError(f"train.{name} must be at least 1, got {getattr(options, name)}")
-    if options.minutes < 0:
-        raise ValueError(f"train.minutes must be at least 0, got {options.minutes}")
+    _check(options)
     if not 0 <= options.stop_at <= options.steps:
         raise ValueError(f"train.stop_at must lie in 0..{options.steps}, the steps, got {options.stop_at}")
     end = options.stop_at or options.steps
-    fabric = Fabric(
-        accelerator=options.accelerator,
-        devices=options.devices,
-        # Parameters without a gradient are normal here: under the implicit gradient μ and σ never get one.
-        strategy="auto" if options.devices == 1 else "ddp_find_unused_parameters_true",
-        precision=options.precision,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            # Parameters without a gradient are normal here: under the implicit gradient μ and σ never get one.
+            strategy="auto" if options.devices == 1 else "ddp_find_unused_parameters_true",
+            precision=options.precision,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"train.accelerator={options.accelerator!r}: {error}") from None
     fabric.launch()
     if options.batch_size % (fabric.world_size * options.accumulate):
         raise ValueError(

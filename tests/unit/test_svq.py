@@ -388,6 +388,7 @@ def test_gumbel_gradients_are_those_of_the_softmax():
         (lambda: ScenePrior(2, 2, 4).sample(0), "count must be at least 1, got 0"),
         (lambda: ScenePrior(2, 2, 4).sample(top_p=0.0), r"top_p in \(0, 1\]"),
         (lambda: PatchVQVAE(PatchConfig(patch=6)), "patch must be a power of 2"),
+        (lambda: PatchVQVAE(PatchConfig(dim=-1)), "dim must be at least 1, got -1"),
     ],
 )
 def test_bad_input_is_named(build, message):
@@ -617,6 +618,7 @@ def test_objects_are_paired_with_the_slots_that_cover_them():
         ({"colour_blocks": 4, "colour": "slot"}, "colour_blocks must be 0, or below num_blocks=4"),
         ({"colour_blocks": 1, "colour": "slot", "colour_lead": 0.1}, "colour_blocks of at least 2, got 0.1 with 1"),
         ({"colour_lead": -1.0}, "colour_lead must be 0, or above 0"),
+        ({"synonyms": math.nan}, "synonyms must be at least 0, got nan"),
     ],
 )
 def test_a_configuration_that_cannot_be_built_names_the_field(change, message):

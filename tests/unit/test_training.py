@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -472,6 +473,28 @@ def test_a_folder_with_another_run_is_left_alone(uninterrupted):
 def test_sizes_below_one_are_named(tmp_path, field):
     with pytest.raises(ValueError, match=f"train.{field} must be at least 1, got 0"):
         training.train(Config(model=SMALL, train=dataclasses.replace(SHORT, **{field: 0})), tmp_path)
+
+
+@pytest.mark.parametrize("field", ["clip", "lr", "seed", "warmup_steps", "noise_steps", "workers", "quantise_from"])
+@pytest.mark.parametrize("value", [-3, math.nan, math.inf])
+def test_numbers_out_of_range_are_named(tmp_path, field, value):
+    # A negative clip used to turn gradients around: the run climbed the loss and said nothing.
+    with pytest.raises(ValueError, match=rf"train\.{field} must be at least 0, got {value}"):
+        training.train(Config(model=SMALL, train=dataclasses.replace(SHORT, **{field: value})), tmp_path)
+
+
+def test_a_device_that_is_not_there_and_no_learning_rate_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"train\.lr must be above 0"):
+        train(tmp_path, lr=0.0)
+    missing = "cuda" if sys.platform == "darwin" else "mps"
+    with pytest.raises(ValueError, match=rf"train\.accelerator='{missing}'.*not available"):
+        train(tmp_path, accelerator=missing)
+
+
+def test_nothing_to_evaluate_on_is_said():
+    model = zoo.load("tetrominoes")
+    with pytest.raises(ValueError, match="nothing to evaluate on: 0 images asked for, of 5 scenes"):
+        training.evaluate(model, data.make("tetrominoes", 5), images=0)
 
 
 def test_a_batch_that_cannot_be_cut_up_is_named(tmp_path):
