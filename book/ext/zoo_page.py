@@ -237,7 +237,7 @@ BASELINES = {
 
 
 def offer_baselines(app: Sphinx, config: Config) -> None:
-    """`{{ baselines }}`: a table for each dataset of what `python -m benchmarks.baselines` measured so far."""
+    """`{{ baselines }}`: a table for each dataset of what `python -m benchmarks.baselines` measured."""
     path = ROOT / "benchmarks/baselines.json"
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else {}
     lines = [] if rows else ["*Not measured yet.*"]

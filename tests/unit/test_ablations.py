@@ -72,3 +72,5 @@ def test_baselines_are_held_against_the_models_that_ship():
     rows = json.loads(baselines.RESULTS.read_text("utf-8"))["rows"]
     stale = [key for key, row in rows.items() if row["recipe_sha256"] != slotlib.load(key.split()[0]).card["sha256"]]
     assert not stale, "measure these again: python -m benchmarks.baselines FOLDER"
+    everything = {f"{dataset} {contestant}" for dataset in baselines.DATASETS for contestant in baselines.CONTESTANTS}
+    assert set(rows) == everything
