@@ -547,8 +547,6 @@ def _check(options: TrainConfig) -> None:
     for name, value in asdict(options).items():
         if isinstance(value, int | float) and not least.get(name, 0) <= value < math.inf:  # nor is NaN in any range
             raise ValueError(f"train.{name} must be at least {least.get(name, 0)}, got {value}")
-    if not options.lr:
-        raise ValueError("train.lr must be above 0")
 
 
 def train(config: Config, folder: Path | str, resume: bool = True, progress: bool = True) -> nn.Module:
