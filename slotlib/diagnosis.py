@@ -8,10 +8,10 @@ shows the first two):
 - *tiling*: the masks stay where they are whatever the image shows;
 - *duplicates*: several slots hold the same thing.
 
-`diagnose` measures the signs, `warnings` compares them with thresholds, measured on 64 Tetrominoes (seed 0): see `THRESHOLDS`.
-Every model fails so in its first steps. Looking every 1,000 steps, the recipe of `tetrominoes` (seed 0) gave no warning
-in all of its 15,000. The run of chapter 03 that ends in tiles after 14,000 was looked at every 250 steps: it
-said "collapse" at step 250 and "tiling" at 500.
+`diagnose` measures the signs, `warnings` compares them with thresholds, measured on 64 Tetrominoes of seed 0: see
+`THRESHOLDS`. Every model fails so in its first steps. Looking every 1,000 steps, the recipe of `tetrominoes` (seed 0)
+gave no warning in all of its 15,000. The run of chapter 03 that ends in tiles after 14,000 was looked at every 250
+steps: it said "collapse" at step 250 and "tiling" at 500.
 """
 
 import math
