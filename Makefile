@@ -68,7 +68,8 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(TEST_ENV) $(RUN) -m pytest tests --ignore tests/test_site.py --ignore tests/test_colab.py
+	$(TEST_ENV) $(RUN) -m pytest tests --ignore tests/test_site.py --ignore tests/test_colab.py \
+	  -n 2 --dist loadfile
 
 # nbval runs every chapter and compares each output with the stored one. A chapter stays in one process.
 test-chapters: $(INSTALLED)

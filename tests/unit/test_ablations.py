@@ -58,7 +58,7 @@ def test_a_baseline_keeps_the_schedule_of_its_family(dataset, contestant):
 
 @pytest.mark.parametrize("contestant", ["one_slot", "slot_mlp", "paper"])
 def test_a_baseline_is_the_model_it_is_named_for(contestant, tmp_path, monkeypatch):
-    short = ["--train.steps=2", "--train.batch_size=2", "--train.eval_every=9", "--model.resolution=64"]
+    short = ["--train.steps=2", "--train.batch_size=2", "--train.eval_images=2", "--model.resolution=64"]
     shape = [flag for flag in baselines.flags(contestant, 3.0) if flag.startswith("--model")]
     monkeypatch.setattr(baselines, "flags", lambda *unused: short + shape)
     for _ in range(2):  # trained, then found
