@@ -8,8 +8,8 @@ RUN       := $(BIN)/python
 INSTALLED := $(VENV)/.installed
 HTML      := book/_build/html
 
-# One thread per process: the tests run two notebooks side by side.
-TEST_ENV  := OMP_NUM_THREADS=1 PYTHONHASHSEED=0
+# Two processes, one thread each. What is in one file, a chapter for example, stays in one process.
+PYTEST    := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
 
 .PHONY: help book test lab execute stamp lint test-unit test-chapters test-site bench clean
 .NOTPARALLEL:
@@ -68,16 +68,15 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(TEST_ENV) $(RUN) -m pytest tests --ignore tests/test_site.py --ignore tests/test_colab.py \
-	  -n 2 --dist loadfile
+	$(PYTEST) tests --ignore tests/test_site.py --ignore tests/test_colab.py
 
-# nbval runs every chapter and compares each output with the stored one. A chapter stays in one process.
+# nbval runs every chapter and compares each output with the stored one.
 test-chapters: $(INSTALLED)
-	$(TEST_ENV) $(RUN) -m pytest chapters --nbval --nbval-current-env --nbval-cell-timeout 300 \
-	  --nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadfile
+	$(PYTEST) chapters --nbval --nbval-current-env --nbval-cell-timeout 300 \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 test-site: $(INSTALLED)
-	$(TEST_ENV) $(RUN) -m pytest tests/test_site.py tests/test_colab.py -n 2 --dist loadfile
+	$(PYTEST) tests/test_site.py tests/test_colab.py
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis

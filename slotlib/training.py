@@ -547,6 +547,8 @@ def _check(options: TrainConfig) -> None:
     for name, value in asdict(options).items():
         if isinstance(value, int | float) and not least.get(name, 0) <= value < math.inf:  # nor is NaN in any range
             raise ValueError(f"train.{name} must be at least {least.get(name, 0)}, got {value}")
+    if options.stop_at > options.steps:
+        raise ValueError(f"train.stop_at must lie in 0..{options.steps}, the steps, got {options.stop_at}")
 
 
 def train(config: Config, folder: Path | str, resume: bool = True, progress: bool = True) -> nn.Module:
@@ -570,8 +572,6 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
 
     options, folder = config.train, zoo.writable_folder(folder)
     _check(options)
-    if not 0 <= options.stop_at <= options.steps:
-        raise ValueError(f"train.stop_at must lie in 0..{options.steps}, the steps, got {options.stop_at}")
     end = options.stop_at or options.steps
     try:
         fabric = Fabric(
