@@ -23,6 +23,9 @@ from torch.optim import Optimizer
 from slotlib import configuration, older
 from slotlib.model import Model
 
+FORMAT = 2
+"""Of cards; those of slotlib 0.1 have none."""
+
 # --- whole or not at all ---
 
 
@@ -118,6 +121,17 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 # --- models ---
 
 
+def spec(model: Model) -> dict[str, Any]:
+    """A model's class and configuration, as YAML says it; `made` builds it again."""
+    return {"class_path": configuration.path(type(model)), "init_args": configuration.plain(model.config)}
+
+
+def made(spec: Mapping[str, Any]) -> Model:
+    """A fresh model from its class and configuration. Raises ValueError naming what does not fit."""
+    kind = configuration.named(Model, spec.get("class_path", ""), "class_path")
+    return kind(configuration.made(kind.configuration(), spec.get("init_args", {}), kind.__name__))
+
+
 def save(model: Model, path: Path | str, card: Mapping[str, Any]) -> Path:
     """Write a model as a checkpoint that `load` rebuilds, its configuration on the card. Returns the card's path.
 
@@ -129,23 +143,22 @@ def save(model: Model, path: Path | str, card: Mapping[str, Any]) -> Path:
     """
     if not isinstance(model, Model):
         raise TypeError(f"a checkpoint holds a slotlib.model.Model, got a {type(model).__name__}")
-    made = {"model": type(model).__name__, "configuration": configuration.plain(model.config)}
-    return save_tensors(path, model.state_dict(), {**made, **card})
+    own = spec(model)
+    first = {"format": FORMAT, "model": own["class_path"], "configuration": own["init_args"]}
+    return save_tensors(path, model.state_dict(), {**first, **card})
 
 
 def build(card: Mapping[str, Any]) -> Model:
-    """An untrained model from a card's configuration, where in its schedule the trained one stopped.
+    """An untrained model from a card, where in its schedule the trained one stopped.
 
     Raises ValueError for a card that this version cannot build.
     """
-    name, made = card.get("model"), card.get("configuration")
+    path = str(card.get("model"))
+    module, _, name = path.rpartition(".")
     if name not in Model.known:
-        raise ValueError(
-            f"the card names the model {name!r}, which is none of {', '.join(Model.known)}; "
-            "if it is your own, import its module first"
-        )
-    kind = Model.known[name]
-    model = kind(configuration.made(kind.configuration(), made, f"the card's configuration of {name}"))
+        advice = f"import {module} first" if module else f"this slotlib has: {', '.join(Model.known)}"
+        raise ValueError(f"the card names the model {path!r}, which is not known; {advice}")
+    model = made({"class_path": name, "init_args": card.get("configuration", {})})
     model.at(card.get("progress", 1.0))
     return model
 

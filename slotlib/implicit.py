@@ -6,8 +6,9 @@ attention being one: `solve` finds z*, and `fixed_point` finds it and says what 
 
     gradient for θ  =  wᵀ ∂f/∂θ   where   w = g + Jᵀw,   that is   w = g + Jᵀg + (Jᵀ)²g + …
 
-"exact" solves for w, "neumann" keeps k terms of the series, "one_step" the first. None of them needs the iterations
-that led to z*, so memory does not grow with their number (Bai et al., 2019, arXiv 1909.01377; Chang et al., 2022, arXiv
+"exact" solves for w and "neumann" keeps k terms of the series. "implicit" goes back through the last k iterations,
+which at z* is the same as k terms; one of them is the one-step gradient. None of the three needs the iterations that
+led to z*, so memory does not grow with their number (Bai et al., 2019, arXiv 1909.01377; Chang et al., 2022, arXiv
 2207.00787). Jᵀ is never formed: autograd multiplies with it.
 
 Throughout, the first axis of z is a batch whose samples f treats apart: each has its own fixed point, its own Jacobian,
@@ -16,14 +17,16 @@ and stops on its own.
 
 import warnings
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from slotlib import check
+
 Method = Literal["plain", "anderson", "broyden"]
-Gradient = Literal["unrolled", "truncated", "one_step", "neumann", "exact"]
+Gradient = Literal["unrolled", "implicit", "neumann", "exact"]
 Update = Callable[..., Tensor]
 """f(z, *inputs) → the next z, of the same shape."""
 
@@ -51,7 +54,7 @@ class FixedPoint(NamedTuple):
 def residual(value: Float[Tensor, "batch *shape"], z: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch"]:
     """How far from fixed each sample is: ‖value − z‖ / ‖value‖ with value = f(z), and 0 where nothing moved."""
     precision = torch.promote_types(value.dtype, torch.float32)
-    move, size = ((t.detach().to(precision)).reshape(len(z), -1).norm(dim=1) for t in (value - z, value))
+    move, size = (t.detach().to(precision).reshape(z.shape[0], -1).norm(dim=1) for t in (value - z, value))
     return torch.where(move == 0, move, move / size)
 
 
@@ -79,17 +82,16 @@ def solve(
 
     Raises ValueError for an unknown method, numbers out of range, or an f that changes the shape of z.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}")
-    if not (tolerance > 0 and max_iterations >= 1 and memory >= 1):
-        raise ValueError(
-            "expected tolerance > 0, max_iterations >= 1 and memory >= 1, "
-            f"got {tolerance=}, {max_iterations=} and {memory=}"
-        )
-    if z.ndim < 1 or not z.is_floating_point():
-        raise ValueError(f"z must be floating point [batch, ...], got {z.dtype} {list(z.shape)}")
+    check.choice("method", method, Method)
+    check.number("tolerance", tolerance)
+    if tolerance == 0:
+        raise ValueError("tolerance must be above 0: rounding alone may keep z moving for ever")
+    check.whole("max_iterations", max_iterations)
+    check.whole("memory", memory)
+    if not isinstance(z, Tensor) or z.ndim < 1 or not z.is_floating_point():
+        raise ValueError(f"z must be floating point [batch, ...], got {check.described(z)}")
     propose = {"plain": lambda z, value: value, "anderson": _Anderson(memory), "broyden": _Broyden(memory)}[method]
-    batch, shape = len(z), z.shape
+    batch, shape = z.shape[0], z.shape
 
     def where(chosen: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return torch.where(chosen.view(batch, *[1] * (len(shape) - 1)), a, b)
@@ -106,7 +108,7 @@ def solve(
             better = active if method == "plain" else active & (now < least)
             kept, least = where(better, value, kept), torch.where(better, now, least)
             active = active & ~(least <= tolerance)  # written so that NaN never counts as arrived
-            if not active.any():
+            if not check.holds(active.any(), otherwise=True):
                 break
             z = where(active, propose(z.reshape(batch, -1), value.reshape(batch, -1)).view(shape), kept)
     return Solution(kept, least, iterations, ~active)
@@ -151,7 +153,7 @@ class _Broyden:
     def __call__(self, z: Float[Tensor, "batch n"], value: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n"]:
         move = value - z
         if self.seen % self.memory == 0:  # a guess that forgets single steps is worse than a new one
-            self.u, self.v = z.new_zeros(2, len(z), self.memory, z.shape[1])
+            self.u, self.v = z.new_zeros(2, z.shape[0], self.memory, z.shape[1])
         if self.last is not None:
             step, change = z - self.last[0], move - self.last[1]
             v = self._times(step, self.v, self.u)
@@ -185,10 +187,10 @@ def fixed_point(
 
     Args:
         gradient: "unrolled": through all iterations (method="plain" only). The others solve without a graph and take
-            the solution as a constant: "truncated" goes through `steps` more iterations; "one_step" through one;
-            "neumann" through one, whose gradient is summed over `steps` terms of the series; "exact" through one, all
-            terms. At a fixed point k truncated steps and k Neumann terms are the same gradient, elsewhere not:
-            iterations have moving Jacobians, the series has one.
+            the solution as a constant: "implicit" goes through `steps` more iterations; "neumann" through one, whose
+            gradient is summed over `steps` terms of the series; "exact" through one, all terms. At a fixed point k
+            iterations and k terms are the same gradient, elsewhere not: iterations have moving Jacobians, the series
+            has one.
         straight_through: hand the gradient at the start of the last steps on to `z`, as if it had come there at once
             (arXiv 2210.08990). Without, only "unrolled" reaches `z`: a fixed point forgets where it was sought from.
         method, tolerance, max_iterations, memory: see `solve`.
@@ -196,19 +198,19 @@ def fixed_point(
             linear; it has a solution even where the series, and "plain" with it, diverges.
         strict: raise if w is not found, instead of a warning.
 
-    All but "neumann" and "exact" can be differentiated twice; those two raise RuntimeError on the attempt.
+    All but "neumann" and "exact" can be differentiated twice, and transformed by torch.func; those two raise RuntimeError
+    on the attempt.
 
     Raises ValueError as `solve` does. Whether z* was found is in `solution.converged`; the caller decides.
     """
-    if gradient not in get_args(Gradient):
-        raise ValueError(f"gradient must be one of {get_args(Gradient)}, got {gradient!r}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check.choice("gradient", gradient, Gradient)
+    check.whole("steps", steps)
     if gradient == "unrolled" and method != "plain":
         raise ValueError(f'gradient="unrolled" goes through plain iterations only, got method={method!r}')
-    options = dict(method=method, tolerance=tolerance, max_iterations=max_iterations, memory=memory)
     with torch.set_grad_enabled(torch.is_grad_enabled() and gradient == "unrolled"):
-        solution = solve(f, z, *inputs, **options)
+        solution = solve(
+            f, z, *inputs, method=method, tolerance=tolerance, max_iterations=max_iterations, memory=memory
+        )
     adjoint: list[Solution] = []
     if gradient == "unrolled":
         return FixedPoint(solution.z, solution, adjoint)
@@ -248,10 +250,15 @@ def last_steps(
     """
     z = z.detach() if start is None else z.detach() + (start - start.detach())
     series = gradient in ("neumann", "exact") and torch.is_grad_enabled()
+    if series and torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            'gradient="exact" and "neumann" are made by plain autograd, which torch.func cannot transform; '
+            '"unrolled" and "implicit" can be, and all can under torch.no_grad()'
+        )
     if series and not z.requires_grad:
         z.requires_grad_()  # for J
     value = f(z, *inputs)
-    if gradient == "truncated":
+    if gradient == "implicit":
         for _ in range(steps - 1):
             value = f(value, *inputs)
     if series:
@@ -294,7 +301,7 @@ def series_at(
         if not found.converged.all():
             message = (
                 "the gradient's linear system w = g + Jᵀw was not solved for all samples: is z a fixed point, and 1 no "
-                'eigenvalue of its Jacobian? "neumann" and "one_step" need no solution'
+                'eigenvalue of its Jacobian? "implicit" and "neumann" need no solution'
             )
             if strict:
                 raise RuntimeError(
@@ -320,7 +327,7 @@ class _Replace(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError(
                 'gradient="exact" and "neumann" have no second derivatives (create_graph=True); '
-                '"unrolled", "truncated" and "one_step" do'
+                '"unrolled" and "implicit" do'
             )
         return ctx.series(g), None
 
@@ -341,8 +348,13 @@ def _products(f: Update, z: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Update,
     )
 
 
+def _noise(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    device = z.device if generator is None else generator.device
+    return torch.randn(z.shape, generator=generator, dtype=z.dtype, device=device).to(z.device)
+
+
 def _length(v: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *ones"]:
-    return v.reshape(len(v), -1).norm(dim=1).view(-1, *[1] * (v.ndim - 1)).clamp(min=torch.finfo(v.dtype).tiny)
+    return v.reshape(v.shape[0], -1).norm(dim=1).view(-1, *[1] * (v.ndim - 1)).clamp(min=torch.finfo(v.dtype).tiny)
 
 
 def spectral_norm(
@@ -356,8 +368,9 @@ def spectral_norm(
 
     From below, and closer with more `iterations`. At least the spectral radius, often far more.
     """
+    check.whole("iterations", iterations)
     forwards, backwards = _products(f, z, inputs)
-    v = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
+    v = _noise(z, generator)
     for _ in range(iterations):
         v = backwards(forwards(v / _length(v)))
     return _length(forwards(v / _length(v))).flatten()
@@ -375,8 +388,9 @@ def spectral_radius(
     By power iteration on J itself: the growth of a random vector per product, as a geometric mean over the second half
     of the `iterations`. Exact in the limit; with a complex pair in the lead the error falls like 1/iterations.
     """
+    check.whole("iterations", iterations)
     forwards, _ = _products(f, z, inputs)
-    v = torch.randn(z.shape, generator=generator, dtype=z.dtype).to(z.device)
+    v = _noise(z, generator)
     growth = []
     for _ in range(iterations):
         v = forwards(v / _length(v))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from slotlib import zoo
+from slotlib import checkpoint
 
 NAME = "log.csv"
 
@@ -35,7 +35,7 @@ class Log:
         table = csv.DictWriter(text, self.columns, lineterminator="\n")
         table.writeheader()
         table.writerows(kept)
-        zoo.write(self.path, text.getvalue().encode())
+        checkpoint.write(self.path, text.getvalue().encode())
         self.board = SummaryWriter(folder / "tensorboard", purge_step=first_step + 1)
 
     def numbers(self, step: int, seconds: float, **groups: Mapping[str, float]) -> None:

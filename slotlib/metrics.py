@@ -21,17 +21,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-# Where each property stands in the 19 values that describe an object in set prediction (the official code's layout):
-# coordinates rescaled from ±3 to 0…1, four attributes one-hot, and whether it is an object at all.
-PROPERTIES = {
-    "coordinates": slice(0, 3),
-    "size": slice(3, 5),
-    "material": slice(5, 7),
-    "shape": slice(7, 10),
-    "colour": slice(10, 18),
-    "presence": slice(18, 19),
-}
-SCENE_SIZE = 6.0  # in metres, the unit of CLEVR's coordinates: how far 0 and 1 lie apart
+from slotlib.data.targets import PROPERTIES, SCENE_SIZE
+
 THRESHOLDS = (inf, 1.0, 0.5, 0.25, 0.125)  # in metres, at which the paper reports average precision
 
 _MAX_DENSE_LABEL = 256  # labels below this index the table directly; larger or negative ones are renumbered first

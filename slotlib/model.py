@@ -20,10 +20,11 @@ come from; with it several devices, or several parts of a batch, draw what one p
 """
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Ramp:
     def __post_init__(self) -> None:
         for name in ("end", "start", "after", "over"):
             value = getattr(self, name)
-            if isinstance(value, str) or not math.isfinite(value):
+            if not isinstance(value, int | float) or not math.isfinite(value):
                 raise ValueError(f"a Ramp's {name} must be a finite number, got {value!r}")
         if self.after < 0 or self.over < 0:
             raise ValueError(f"a Ramp's after and over must be at least 0, got {self.after} and {self.over}")
@@ -68,11 +69,6 @@ class Ramp:
         if self.curve == "cosine":
             return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * way))
         return self.start + (self.end - self.start) * way if way < 1 else self.end
-
-
-def ramped(value: float | Ramp, progress: float) -> float:
-    """A number that may move, at `progress`."""
-    return value.at(progress) if isinstance(value, Ramp) else value
 
 
 class Draws(NamedTuple):
@@ -104,6 +100,11 @@ class Draws(NamedTuple):
             self.whole(count), *shape, generator=self.generator, device=self.device(like), dtype=like.dtype
         )
         return self.share(numbers).to(like.device)
+
+    def exponential(self, count: int, *shape: int, like: Tensor) -> Float[Tensor, "count *shape"]:
+        """Exponential numbers for `count` scenes, as `normal`; minus their logarithm is Gumbel noise."""
+        numbers = torch.empty(self.whole(count), *shape, device=self.device(like), dtype=like.dtype)
+        return self.share(numbers.exponential_(generator=self.generator)).to(like.device)
 
     def uniform(self, count: int, *shape: int, like: Tensor) -> Float[Tensor, "count *shape"]:
         """Numbers in [0, 1) for `count` scenes, in single precision, on the device of `like`."""
@@ -157,6 +158,130 @@ class Model(nn.Module):
             raise TypeError(f"{cls.__name__} must say which dataclass defines it, as an annotation `config: MyConfig`")
         return found
 
+    @staticmethod
+    def defined_by(config: Any) -> type["Model"]:
+        """The class that a configuration defines. Raises TypeError for what defines none, or several."""
+        fitting = [
+            kind
+            for kind in Model.known.values()
+            if "config" in inspect.get_annotations(kind) and kind.configuration() is type(config)
+        ]
+        if len(fitting) != 1:
+            found = " and ".join(kind.__name__ for kind in fitting) or "no model"
+            raise TypeError(
+                f"a model is defined by a dataclass of its own; a {type(config).__name__} defines {found}"
+            )
+        return fitting[0]
+
+    def at(self, progress: float) -> float:
+        """The number at `progress`, 0 at the first step and 1 at the end of the schedule."""
+        if progress < self.after:
+            return self.start
+        way = min(1.0, (progress - self.after) / self.over) if self.over else 1.0
+        if self.curve == "cosine":
+            return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * way))
+        return self.start + (self.end - self.start) * way if way < 1 else self.end
+
+
+class Draws(NamedTuple):
+    """Random numbers for scenes that are every `every`-th of a larger batch, from its `first` on.
+
+    They are drawn for the whole batch, on the generator's device (without one, from torch's global generator), and this
+    share of them is kept. So the numbers of a scene do not depend on how its batch is cut up.
+    """
+
+    generator: torch.Generator | None = None
+    first: int = 0
+    every: int = 1
+
+    def whole(self, count: int) -> int:
+        """How many scenes the batch has of which `count` are here."""
+        return count * self.every
+
+    def share(self, numbers: Tensor) -> Tensor:
+        """Of numbers for the whole batch, those of the scenes here."""
+        return numbers[self.first :: self.every]
+
+    def device(self, like: Tensor) -> torch.device:
+        """Where numbers are drawn that are then used beside `like`."""
+        return like.device if self.generator is None else self.generator.device
+
+    def normal(self, count: int, *shape: int, like: Tensor) -> Float[Tensor, "count *shape"]:
+        """Standard normal numbers for `count` scenes, in the precision and on the device of `like`."""
+        numbers = torch.randn(
+            self.whole(count), *shape, generator=self.generator, device=self.device(like), dtype=like.dtype
+        )
+        return self.share(numbers).to(like.device)
+
+    def exponential(self, count: int, *shape: int, like: Tensor) -> Float[Tensor, "count *shape"]:
+        """Exponential numbers for `count` scenes, as `normal`; minus their logarithm is Gumbel noise."""
+        numbers = torch.empty(self.whole(count), *shape, device=self.device(like), dtype=like.dtype)
+        return self.share(numbers.exponential_(generator=self.generator)).to(like.device)
+
+    def uniform(self, count: int, *shape: int, like: Tensor) -> Float[Tensor, "count *shape"]:
+        """Numbers in [0, 1) for `count` scenes, in single precision, on the device of `like`."""
+        numbers = torch.rand(self.whole(count), *shape, generator=self.generator, device=self.device(like))
+        return self.share(numbers).to(like.device)
+
+    def integers(self, high: int, count: int, *shape: int, like: Tensor) -> Int[Tensor, "count *shape"]:
+        """Whole numbers in [0, high) for `count` scenes, on the device of `like`."""
+        numbers = torch.randint(
+            high, (self.whole(count), *shape), generator=self.generator, device=self.device(like)
+        )
+        return self.share(numbers).to(like.device)
+
+    def common(self, high: int, count: int) -> list[int]:
+        """`count` whole numbers in [0, high) that all scenes of the batch have in common."""
+        device = "cpu" if self.generator is None else self.generator.device
+        return torch.randint(high, (count,), generator=self.generator, device=device).tolist()
+
+
+class Look(NamedTuple):
+    """What is worth a look while a model trains."""
+
+    pictures: Mapping[str, list[np.ndarray]]
+    """Rows of pictures `[H, W, 3]` in [0, 1], by name."""
+    signs: Mapping[str, float]
+    """Numbers that tell health from failure, without labels."""
+    warnings: Mapping[str, str]
+    """By kind: what is wrong, and what to try."""
+
+
+class Model(nn.Module):
+    """What can be trained, judged, saved and loaded. A subclass is known by its name.
+
+    Its annotation `config` names the dataclass that defines it; its constructor takes one. A module within it that has
+    a `config` of its own (a decoder, slot attention) may have ramps there too.
+    """
+
+    config: Any
+    known: ClassVar[dict[str, type["Model"]]] = {}
+    """Every model that has been imported, by its name."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        Model.known[cls.__name__] = cls
+
+    @classmethod
+    def configuration(cls) -> type:
+        """The dataclass that defines this model. Raises TypeError without one."""
+        found = get_type_hints(cls).get("config")
+        if not dataclasses.is_dataclass(found):
+            raise TypeError(f"{cls.__name__} must say which dataclass defines it, as an annotation `config: MyConfig`")
+        return found
+
+    @staticmethod
+    def of(config: Any) -> "Model":
+        """A fresh model from its configuration. Raises TypeError for what configures none, or several."""
+        kinds = [kind for kind in Model.known.values() if kind.__dict__.get("__annotations__", {}).get("config")]
+        fitting = [kind for kind in kinds if kind.configuration() is type(config)]
+        if len(fitting) != 1:
+            found = " and ".join(kind.__name__ for kind in fitting) or "no model"
+            raise TypeError(
+                f"a model is defined by a dataclass of its own, got a {type(config).__name__}, which defines {found}"
+            )
+        return fitting[0](config)
+
     def at(self, progress: float) -> None:
         """Set whatever the schedule moves to where it is at `progress`: 0 at the first step, 1 at the end.
 
@@ -166,8 +291,12 @@ class Model(nn.Module):
         for module in self.modules():
             config = getattr(module, "config", None)
             if dataclasses.is_dataclass(config):
-                for name in _scheduled(type(config)):
-                    setattr(module, name, _moved(getattr(config, name), progress))
+                for name, kind in _scheduled(type(config)).items():
+                    value = getattr(config, name)
+                    if isinstance(value, Ramp):
+                        value = value.at(progress)
+                        value = value if kind is float else kind(round(value))
+                    setattr(module, name, value)
 
     def inputs(self, scenes: Scenes) -> tuple[Tensor, ...]:
         """What `loss` takes of a batch of scenes. Raises ValueError for scenes that do not have it."""
@@ -213,11 +342,8 @@ class Model(nn.Module):
         return Look({}, {}, {})
 
 
-def _scheduled(config: type) -> list[str]:
-    """The fields of a dataclass in which a ramp may stand."""
-    hints = get_type_hints(config)
-    return [field.name for field in dataclasses.fields(config) if Ramp in getattr(hints[field.name], "__args__", ())]
-
-
-def _moved(value: Any, progress: float) -> Any:
-    return value.at(progress) if isinstance(value, Ramp) else value
+def _scheduled(config: type) -> dict[str, type]:
+    """The fields of a dataclass in which a ramp may stand, with what else may: a field `int | Ramp` moves in whole
+    numbers."""
+    fields = {field.name: get_args(get_type_hints(config)[field.name]) for field in dataclasses.fields(config)}
+    return {name: next(kind for kind in kinds if kind is not Ramp) for name, kinds in fields.items() if Ramp in kinds}

@@ -95,6 +95,28 @@ def _label_rows(axes: np.ndarray, names: Sequence[str]) -> None:
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
 
 
+def rows(
+    scenes: Mapping[str, Any],
+    reconstruction: Float[Tensor, "batch 3 height width"] | None = None,
+    masks: Float[Tensor, "batch slots height width"] | None = None,
+    attention: Float[Tensor, "batch slots h w"] | None = None,
+    count: int = 8,
+) -> dict[str, list[Float[np.ndarray, "height width 3"]]]:
+    """What a model made of the first `count` scenes, row by row, to be looked at while it trains."""
+    images = scenes["image"][:count]
+    pictures = {"scenes/image": [to_pixels(each) for each in images]}
+    if reconstruction is not None:
+        pictures["scenes/reconstruction"] = [to_pixels(each) for each in reconstruction[:count]]
+    if masks is not None:
+        pictures["scenes/masks"] = [segmentation(each) for each in masks[:count]]
+    if attention is not None:
+        attention = interpolate(attention[:count], size=images.shape[-2:])
+        pictures["scenes/attention"] = [segmentation(each) for each in attention]
+    if "mask" in scenes:
+        pictures["scenes/true_objects"] = [labels_picture(each)[..., :3] for each in scenes["mask"][:count]]
+    return pictures
+
+
 def show_images(
     images: Float[Tensor, "batch 3 height width"],
     titles: Sequence[str] | None = None,

@@ -1,4 +1,4 @@
-"""A prior over scenes (chapter 07): which objects go together, learned from their codes and drawn token by token.
+"""A prior over scenes (chapter 08): which objects go together, learned from their codes and drawn token by token.
 
 Once a slot is a handful of codes, a scene is a short text: slot after slot, block after block. A small causal
 transformer learns to continue such texts, as a language model does (Wu, Lee & Ahn, 2024, arXiv 2402.01203).
@@ -11,18 +11,26 @@ prior learns from random orders, a new one each time (`order="random"`), so a sc
 its objects. Sorted by their codes instead (`order="sorted"`), each set is one text, and its likelihood needs no sum
 over orders; but which number a code has is arbitrary, and so is the order. Of 1,280 scenes of Shapes, after 400 steps
 and without blanks, it learned less: 48.2 nats per fresh scene against 46.2. In random orders, slots that are empty come
-last, as a full stop does, if they are all written alike (`SVQAutoencoder.with_blanks`).
+last, as a full stop does, if they are all written alike (`CodePrior.with_blanks`).
 """
 
+import logging
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-Learning = Literal["autoencoder", "prior"]
+from slotlib import checkpoint, zoo
+from slotlib.model import Draws, Look, Model, Scenes
+from slotlib.svq import Drawn, merge_synonyms, pixels_owned
+from slotlib.vq import Quantizer
+
+logger = logging.getLogger(__name__)
+
 Order = Literal["random", "sorted"]
 
 Cache = list[tuple[Tensor, Tensor]]
@@ -107,7 +115,7 @@ class Transformer(nn.Module):
         return self.norm(x)
 
 
-def choose(
+def nucleus_sample(
     logits: Float[Tensor, "batch codes"],
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -141,17 +149,11 @@ def canonical_order(codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "ba
 
 def random_order(
     codes: Int[Tensor, "batch slots blocks"],
-    generator: torch.Generator | None = None,
-    share: tuple[int, int] = (0, 1),
+    draws: Draws | None = None,
     blank: Int[Tensor, "blocks"] | None = None,
 ) -> Int[Tensor, "batch slots blocks"]:
-    """The same slots, shuffled scene by scene; those written as `blank` stay behind the others.
-
-    `share` as for `SlotAutoencoder.loss`.
-    """
-    (batch, slots, _), (first, every) = codes.shape, share
-    device = codes.device if generator is None else generator.device
-    keys = torch.rand(batch * every, slots, generator=generator, device=device)[first::every].to(codes.device)
+    """The same slots, shuffled scene by scene; those written as `blank` stay behind the others."""
+    keys = (draws or Draws()).uniform(len(codes), codes.shape[1], like=codes)
     return codes.gather(1, (keys + _is_blank(codes, blank)).argsort(dim=1).unsqueeze(2).expand_as(codes))
 
 
@@ -270,7 +272,7 @@ class ScenePrior(nn.Module):
             count: how many.
             given: whole slots that every scene begins with.
             memory: what each scene is drawn from, if the prior has one.
-            temperature, top_p: see `choose`.
+            temperature, top_p: see `nucleus_sample`.
             generator: the source of randomness.
             cached: keep keys and values of earlier tokens. Without, all are computed again at each step: the same codes
                 for more work.
@@ -291,123 +293,188 @@ class ScenePrior(nn.Module):
         for i in range(len(tokens), len(place)):
             block = i % self.num_blocks
             x = self.transformer(vectors, memory, cache)[:, -1]
-            tokens.append(choose(x @ self.head[block].mT, temperature, top_p, generator))
+            tokens.append(nucleus_sample(x @ self.head[block].mT, temperature, top_p, generator))
             if i + 1 < len(place):
                 new = (self.tokens[block][tokens[-1]] + place[i + 1]).unsqueeze(1)
                 vectors = new if cached else torch.cat([vectors, new], dim=1)
         return torch.stack(tokens, dim=1).unflatten(1, (self.num_slots, self.num_blocks))
 
 
-@dataclass
-class PriorConfig:
-    """The prior's part in the configuration of a model whose latents are codes."""
-
-    learn: Learning = "autoencoder"
-    """What training trains: the autoencoder with its codes, or after that, from its checkpoint, the prior alone."""
-    order: Order = "random"
-    """Of the slots while the prior learns: another one each time, or by their codes. Patches have their own."""
-    prior_dim: int = 128
-    prior_layers: int = 4
-    """0: no prior."""
-    prior_heads: int = 4
-    write_restarts: int = 1
-    """Random starts from which a scene is written down for the prior to learn, of which the one that draws best counts;
-    with `data.keep` only, which writes each scene once. (Patches are written without any.)"""
+# --- the model ---
 
 
-class WithPrior(nn.Module):
-    """What models share whose latents are codes and that have a prior over them.
+@runtime_checkable
+class Tokeniser(Protocol):
+    """What a prior asks of a model whose latents are codes."""
 
-    They are trained in two stages: the autoencoder, then from its checkpoint (`train.start_from`) the prior, with
-    `learn="prior"`. Before the second only `sample` and `log_likelihood` are of no use.
-    """
-
-    config: PriorConfig
-    prior: ScenePrior | None
-    quantizer: nn.Module
-    blank: Tensor | None
-    """The codes of a slot that is empty, int64 `[blocks]`, if all that are empty are written alike."""
-    is_set = True
+    config: Any
+    quantizer: Quantizer
+    is_set: bool
     """Whether the codes' first dimension is a set, without an order of its own."""
 
-    def _add_prior(self, places: int) -> None:
-        """To be called last, when the rest of the model stands. Raises ValueError naming the field."""
-        config = self.config
-        if config.learn not in get_args(Learning):
-            raise ValueError(f"learn must be one of {get_args(Learning)}, got {config.learn!r}")
-        if config.order not in get_args(Order):
-            raise ValueError(f"order must be one of {get_args(Order)}, got {config.order!r}")
-        if config.write_restarts < 1:
-            raise ValueError(f"write_restarts must be at least 1, got {config.write_restarts}")
-        if config.learn == "prior" and not config.prior_layers:
-            raise ValueError('learn="prior" needs a prior, got prior_layers=0')
-        self.prior = None
-        if config.prior_layers:
-            self.prior = ScenePrior(
-                places,
-                self.quantizer.num_blocks,
-                self.quantizer.num_codes,
-                dim=config.prior_dim,
-                num_layers=config.prior_layers,
-                num_heads=config.prior_heads,
-            )
-        if config.learn == "prior":
-            self.requires_grad_(False)
-            self.prior.requires_grad_(True)
-            self.train(self.training)
+    @property
+    def places(self) -> int:
+        """Rows in a scene's codes: slots, or patches."""
+        ...
 
-    def train(self, mode: bool = True) -> "WithPrior":
-        """As for any module; but while the prior learns, all else stays as it is in use."""
-        super().train(mode and self.config.learn == "autoencoder")
-        if self.config.learn == "prior":
-            self.training = mode
-            self.prior.train(mode)
+    def tokenise(self, images: Tensor, draws: Draws | None = None, restarts: int = 1) -> Tensor:
+        """Images → codes `[batch, places, blocks]`."""
+        ...
+
+    def decode(self, codes: Tensor) -> Drawn:
+        """Codes → scenes."""
+        ...
+
+
+@dataclass
+class CodePriorConfig:
+    """Everything that defines a `CodePrior`."""
+
+    autoencoder: str | dict[str, Any] = ""
+    """A checkpoint, shipped or a path, of a model whose latents are codes. (On a card its configuration is here.)"""
+    reading: dict[str, int] = field(default_factory=dict)
+    """Fields of its slot attention that change for good, such as {"num_iterations": 16}: scenes are read with a longer
+    search than was needed to learn the codes."""
+    restarts: int = 1
+    """Random starts from which a scene is read, of which the one that draws best counts."""
+    synonyms: float = 0.0
+    """Above 0, codes that draw the same become one before the prior learns: the `share` of `svq.merge_synonyms`."""
+    blanks: bool = False
+    """Slots that own no pixel are all written alike, and stand last in random orders (see `CodePrior.with_blanks`)."""
+    order: Order = "random"
+    """Of the slots while the prior learns: another one each time, or by their codes. Patches have their own."""
+    dim: int = 128
+    num_layers: int = 4
+    num_heads: int = 4
+
+    def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise ValueError(f"order must be one of {get_args(Order)}, got {self.order!r}")
+        if self.restarts < 1:
+            raise ValueError(f"restarts must be at least 1, got {self.restarts}")
+        if not self.synonyms >= 0:
+            raise ValueError(f"synonyms must be at least 0, got {self.synonyms}")
+
+
+class CodePrior(Model):
+    """A trained autoencoder whose latents are codes, and a prior over them: with it scenes can be written.
+
+    Only the prior learns. Called with images it answers as the autoencoder does.
+
+    Raises ValueError for a configuration that cannot be built, naming the field.
+    """
+
+    config: CodePriorConfig
+    blank: Int[Tensor, "blocks"] | None
+    """The codes of a slot that is empty, if all that are empty are written alike."""
+
+    def __init__(self, config: CodePriorConfig):
+        super().__init__()
+        if not config.autoencoder:
+            raise ValueError("autoencoder must name the checkpoint of a finished model whose latents are codes")
+        trained = isinstance(config.autoencoder, str)
+        autoencoder = zoo.load(config.autoencoder) if trained else checkpoint.made(config.autoencoder)
+        if not isinstance(autoencoder, Tokeniser):
+            raise ValueError(f"autoencoder must be a model whose latents are codes, got a {type(autoencoder).__name__}")
+        if config.reading:
+            autoencoder = _reread(autoencoder, config.reading)
+        self.config = replace(config, autoencoder=checkpoint.spec(autoencoder), reading={})
+        self.autoencoder = autoencoder.requires_grad_(False)
+        quantizer = autoencoder.quantizer
+        self.prior = ScenePrior(
+            autoencoder.places,
+            quantizer.num_blocks,
+            quantizer.num_codes,
+            dim=config.dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+        )
+        blank = torch.zeros(quantizer.num_blocks, dtype=torch.int64)
+        self.register_buffer("blank", blank if config.blanks else None)
+        self.train()
+
+    def train(self, mode: bool = True) -> "CodePrior":
+        """As for any module; but the autoencoder has finished, and stays as it is in use."""
+        super().train(mode)
+        self.autoencoder.eval()
         return self
 
-    @torch.no_grad()
-    def write(
-        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
-    ) -> Int[Tensor, "batch places blocks"]:
-        """The codes of images, as the prior learns them: `loss` takes them in the place of images."""
-        options = {"restarts": self.config.write_restarts} if self.is_set else {}
-        return self(images, generator=generator, **options).codes
+    def prepare(self, scenes: Scenes, draws: Draws) -> None:
+        """Make one word of synonyms, and find out how an empty slot is written."""
+        images = scenes["image"]
+        if self.config.synonyms:
+            words = merge_synonyms(self.autoencoder, images, self.config.synonyms, draws.generator)
+            logger.info("words of each block, synonyms merged: %s", ", ".join(str(len(groups)) for groups in words))
+        if self.config.blanks:
+            logger.info("empty slots are written %s", self.find_blank(images, draws).tolist())
 
-    def update(self, generator: torch.Generator | None = None) -> None:
-        """What the codebooks learn without gradients; training calls it after every optimiser step."""
-        self.quantizer.update(generator)
+    def kept(self, images: Float[Tensor, "batch 3 height width"], *, draws: Draws) -> tuple[Tensor, ...]:
+        """The codes of images."""
+        return (self.tokenise(images, draws),)
 
-    def _prior_loss(
-        self, codes: Int[Tensor, "batch places blocks"], generator: torch.Generator | None, share: tuple[int, int]
-    ) -> Float[Tensor, ""]:
-        """Minus the mean log likelihood, of a set in one of its orders."""
-        if self.is_set:
+    def loss(self, codes: Int[Tensor, "batch places blocks"], draws: Draws | None = None) -> Float[Tensor, ""]:
+        """Minus the mean log likelihood of codes in nats per scene, of a set in one of its orders."""
+        if self.autoencoder.is_set:
             is_sorted = self.config.order == "sorted"
-            codes = canonical_order(codes) if is_sorted else random_order(codes, generator, share, self.blank)
-        return -self._known_prior().log_likelihood(codes).mean()
+            codes = canonical_order(codes) if is_sorted else random_order(codes, draws, self.blank)
+        return -self.prior.log_likelihood(codes).mean()
 
-    def _known_prior(self) -> ScenePrior:
-        if self.prior is None:
-            raise ValueError("this model has no prior (prior_layers=0)")
-        return self.prior
+    @torch.no_grad()
+    def tokenise(
+        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None
+    ) -> Int[Tensor, "batch places blocks"]:
+        """The codes of images, as the prior learns them."""
+        return self.with_blanks(self.autoencoder.tokenise(images, draws, self.config.restarts))
+
+    def decode(self, codes: Int[Tensor, "batch places blocks"]) -> Drawn:
+        """Draw scenes from codes. Raises ValueError for codes of another shape, type or range."""
+        return self.autoencoder.decode(codes)
+
+    @torch.no_grad()
+    def find_blank(self, images: Float[Tensor, "batch 3 height width"], draws: Draws) -> Int[Tensor, "blocks"]:
+        """Choose the codes for empty slots: of all slots in these images, those of the one that draws least.
+
+        Raises ValueError for a model without `blanks`, or whose decoder does not draw slots one by one.
+        """
+        if self.blank is None:
+            raise ValueError("this model writes no blanks (blanks=False)")
+        codes = self.autoencoder.tokenise(images, draws).flatten(0, 1)
+        logits = self.decode(codes.unsqueeze(1)).logits
+        if logits is None:
+            raise ValueError("blanks=True: this decoder draws no slot by itself, so none is known to be empty")
+        self.blank.copy_(codes[logits.flatten(1).amax(dim=1).argmin()])
+        return self.blank
+
+    @torch.no_grad()
+    def with_blanks(self, codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "batch slots blocks"]:
+        """The same scenes, their slots that own no pixel all written alike (with `blanks`; else just as they are).
+
+        What an empty slot says is never drawn, so nothing ever taught it what to say. A prior would have to learn that
+        noise, and how many objects there are from slots that are empty each in another way.
+        """
+        if self.blank is None:
+            return codes
+        empty = pixels_owned(self.decode(codes).masks) == 0
+        return torch.where(empty.unsqueeze(2), self.blank, codes)
 
     def log_likelihood(
         self, codes: Int[Tensor, "batch places blocks"], orders: int = 4, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch"]:
-        """log p of these codes in nats; of slots as a set.
+        """log p of these codes in nats; of slots as a set, with their blanks.
 
         A set is as likely as all its orders together. With order="sorted" the prior has learned that all but one never
         occur. With "random" the sum is estimated from `orders` of them, drawn with `generator`, blanks last: right on
         average as a probability, so its logarithm is a little too small.
 
-        Raises ValueError without a prior, or as the prior does.
+        Raises ValueError as the prior does.
         """
-        prior = self._known_prior()
-        if not self.is_set:
-            return prior.log_likelihood(codes)
+        if not self.autoencoder.is_set:
+            return self.prior.log_likelihood(codes)
+        codes = self.with_blanks(codes)
         if self.config.order == "sorted":
-            return prior.log_likelihood(canonical_order(codes))
-        texts = (random_order(codes, generator, blank=self.blank) for _ in range(orders))
-        each = torch.stack([prior.log_likelihood(text) for text in texts])
+            return self.prior.log_likelihood(canonical_order(codes))
+        texts = (random_order(codes, Draws(generator), self.blank) for _ in range(orders))
+        each = torch.stack([self.prior.log_likelihood(text) for text in texts])
         return each.logsumexp(dim=0) - math.log(orders) + log_orders(codes, self.blank)
 
     def sample(
@@ -419,5 +486,40 @@ class WithPrior(nn.Module):
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "count places blocks"]:
-        """Codes of new scenes, for `decode`; see `ScenePrior.sample`. Raises ValueError without a prior."""
-        return self._known_prior().sample(count, given=given, temperature=temperature, top_p=top_p, generator=generator)
+        """Codes of new scenes, for `decode`; see `ScenePrior.sample`."""
+        return self.prior.sample(count, given=given, temperature=temperature, top_p=top_p, generator=generator)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"], *how: Any, **options: Any) -> Any:
+        """What the autoencoder makes of images."""
+        return self.autoencoder(images, *how, **options)
+
+    @torch.no_grad()
+    def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
+        """The autoencoder's scores, and `nats`: minus the log likelihood of each scene's codes; NaN where a scene has
+        another number of slots than the prior knows."""
+        draws = draws or Draws()
+        columns = self.autoencoder.judge(scenes, draws, **how)
+        codes = columns["codes"]
+        nats = torch.full((len(codes),), math.nan)
+        if codes.shape[1] == self.prior.num_slots:
+            nats = -self.log_likelihood(codes, generator=draws.generator)
+        return {**columns, "nats": nats}
+
+    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """The autoencoder's summary, and mean nats."""
+        others = {name: column for name, column in columns.items() if name != "nats"}
+        return {**self.autoencoder.summarise(others), "nats": columns["nats"].mean().item()}
+
+    def look(self, scenes: Scenes) -> Look:
+        return self.autoencoder.look(scenes)
+
+
+def _reread(model: Any, reading: Mapping[str, int]) -> Any:
+    """The same model with some fields of its slot attention changed. Raises ValueError if they do not fit."""
+    try:
+        config = replace(model.config, attention=replace(model.config.attention, **reading))
+        changed = type(model)(config)
+        changed.load_state_dict(model.state_dict())
+    except (AttributeError, TypeError, RuntimeError) as error:
+        raise ValueError(f"reading does not fit the autoencoder: {error}") from None
+    return changed

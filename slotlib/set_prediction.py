@@ -1,30 +1,42 @@
 """Predicting a set: image → slots → one list of properties per slot (chapter 05).
 
 Slots have no order, and neither have objects, so nothing says which slot should describe which object. The loss first
-finds the pairing that costs least (the Hungarian algorithm), then asks each slot to become its partner. Order plays no
-part in the model or in the loss (Locatello et al., 2020, section 3.2; arXiv 2006.15055).
+finds the pairing that costs least (`slotlib.matching`), then asks each slot to become its partner. Order plays no part
+in the model or in the loss (Locatello et al., 2020, section 3.2; arXiv 2006.15055).
 
-Everything here works on a cost matrix: what it would cost if prediction p were to describe object m, for all p and m.
-`pairwise_huber` fills it in, and there are three ways to sum it up. `hungarian_loss` is the paper's: every prediction
-has one partner. `sinkhorn_loss` is the same with soft partners. `chamfer_loss` lets everybody have the nearest, so it
-cannot count: two predictions on one object cost nothing.
-
-An object is 19 values (`slotlib.data.clevr_folder.clevr_targets`): position, one-hot size, material, shape and colour,
-and 1 for "there is an object". A padding row is all zeros, and is a target like any other: *nothing here*.
+An object is 19 values (`slotlib.data.targets.clevr_targets`): position, one-hot size, material, shape and colour, and 1
+for "there is an object". A padding row is all zeros, and is a target like any other: *nothing here*.
 """
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib.autoencoder import Encoder, check_images
-from slotlib.metrics import PROPERTIES
-from slotlib.slot_attention import Gradient, SlotAttention, SlotInit, glorot_
+from slotlib import metrics
+from slotlib.autoencoder import check_images
+from slotlib.data.targets import CATEGORIES, PROPERTIES, clevr_targets
+from slotlib.encoders import EncoderConfig, Paper, start_as_keras
+from slotlib.matching import chamfer_loss, hungarian, hungarian_loss, pairwise_huber, sinkhorn_loss
+from slotlib.model import Draws, Look, Model, Scenes
+from slotlib.slot_attention import AttentionConfig
+
+__all__ = [
+    "LearnedQueries",
+    "SetPrediction",
+    "SetPredictor",
+    "SetPredictorConfig",
+    "SlotMLP",
+    "chamfer_loss",
+    "hungarian",
+    "hungarian_loss",
+    "pairwise_huber",
+    "sinkhorn_loss",
+]
 
 Kind = Literal["slot_attention", "slot_mlp", "learned_queries"]
 Loss = Literal["hungarian", "chamfer", "sinkhorn"]
@@ -32,127 +44,18 @@ Loss = Literal["hungarian", "chamfer", "sinkhorn"]
 VALUES = PROPERTIES["presence"].stop  # per object: 19
 
 
-def pairwise_huber(
-    pred: Float[Tensor, "batch predictions values"], target: Float[Tensor, "batch objects values"]
-) -> Float[Tensor, "batch predictions objects"]:
-    """What every prediction would cost as every object: the Huber loss, averaged over the values.
-
-    Between values in [0, 1] that is half the squared difference. Raises ValueError unless both are
-    `[batch, some, values]` with the same batch and values.
-    """
-    if pred.ndim != 3 or target.ndim != 3 or pred.shape[::2] != target.shape[::2]:
-        raise ValueError(
-            "pred and target must be [batch, predictions, values] and [batch, objects, values], "
-            f"got {list(pred.shape)} and {list(target.shape)}"
-        )
-    shape = len(pred), pred.shape[1], target.shape[1], pred.shape[2]
-    pairs = pred.unsqueeze(2).expand(shape), target.unsqueeze(1).expand(shape)
-    return F.huber_loss(*pairs, reduction="none").mean(dim=-1)
-
-
-@torch.compiler.disable  # SciPy's solver is not for torch.compile
-@torch.no_grad()
-def hungarian(
-    cost: Float[Tensor, "batch predictions objects"], real: Bool[Tensor, "batch objects"] | None = None
-) -> tuple[Int[Tensor, "batch pairs"], Int[Tensor, "batch pairs"]]:
-    """The pairing of least cost, one for each image: every prediction has at most one object and the reverse.
-
-    Args:
-        cost: may have more predictions than objects or fewer; there are as many pairs as the smaller number. It goes to
-            the CPU once, where SciPy solves one image after the other.
-        real: objects that must find a partner before any other does. That matters only where predictions run out:
-            pairing with padding, where that is cheaper, would then leave real objects without a partner.
-
-    Returns the pairs' predictions (ascending) and objects, on the device of `cost`.
-
-    Raises ValueError for a cost that is not `[batch, predictions, objects]` or not finite.
-    """
-    if cost.ndim != 3:
-        raise ValueError(f"cost must be [batch, predictions, objects], got {list(cost.shape)}")
-    if real is not None and real.shape != cost.shape[::2]:
-        raise ValueError(f"real must be [batch, objects] = {list(cost.shape[::2])}, got {list(real.shape)}")
-    table = cost.cpu().double()
-    if not table.isfinite().all():
-        raise ValueError("cost must be finite, got NaN or infinite values; did the model's loss explode?")
-    if real is not None and len(cost) and 0 < cost.shape[1] < cost.shape[2]:
-        # One padding row costs more than all that a better pairing of the others could save.
-        span = table.amax() - table.amin() + 1
-        table = table + (~real.cpu()).unsqueeze(1) * span * 2 * cost.shape[1]
-    pairs = [linear_sum_assignment(image) for image in table.numpy()]
-    shape = len(cost), min(cost.shape[1:])
-    rows, columns = (
-        torch.tensor([pair[side].tolist() for pair in pairs], dtype=torch.int64, device=cost.device).view(shape)
-        for side in (0, 1)
-    )
-    return rows, columns
-
-
-def hungarian_loss(
-    cost: Float[Tensor, "batch predictions objects"], real: Bool[Tensor, "batch objects"] | None = None
-) -> Float[Tensor, "batch"]:
-    """Sum of the costs of the best pairs. The gradient takes the pairing as given. `real`: see `hungarian`."""
-    rows, columns = hungarian(cost, real)
-    image = torch.arange(len(cost), device=cost.device).unsqueeze(1)
-    return cost[image, rows, columns].sum(dim=1)
-
-
-def chamfer_loss(cost: Float[Tensor, "batch predictions objects"]) -> Float[Tensor, "batch"]:
-    """Everybody pairs with the nearest: half of what predictions pay for that plus what objects pay.
-
-    As many predictions as objects never pay more than with `hungarian_loss`.
-    """
-    return (cost.amin(dim=2).sum(dim=1) + cost.amin(dim=1).sum(dim=1)) / 2
-
-
-def sinkhorn_loss(
-    cost: Float[Tensor, "batch predictions objects"], temperature: float = 0.005, iterations: int = 50
-) -> Float[Tensor, "batch"]:
-    """Soft pairs: cost under the plan that the Sinkhorn iteration finds (Cuturi, 2013, arXiv 1306.0895).
-
-    The plan's rows and columns sum to 1; what is missing to a square is filled up with partners that cost nothing. The
-    plan is exp(−cost / temperature) with its columns and rows scaled in turns, in logarithms, so that no temperature is
-    too small. The gradient goes through the iterations.
-
-    Args:
-        temperature: in units of cost. Towards 0 the loss goes to `hungarian_loss`; there the iteration needs more
-            rounds. At 0.005 a wrong size (a cost of 1/19) is hardly ever paired, positions a tenth of the scene apart
-            are (a cost of 1/3800).
-        iterations: of scaling columns and rows.
-
-    Raises ValueError for a temperature not above 0 or fewer than 1 iteration.
-    """
-    if not temperature > 0 or iterations < 1:
-        raise ValueError(f"temperature must be above 0 and iterations at least 1, got {temperature} and {iterations}")
-    side = max(cost.shape[1:])
-    square = F.pad(cost, (0, side - cost.shape[2], 0, side - cost.shape[1]))
-    plan = -square / temperature
-    for _ in range(iterations):
-        plan = plan.log_softmax(dim=1).log_softmax(dim=2)
-    return (plan.exp() * square).sum(dim=(1, 2))
-
-
 @dataclass
 class SetPredictorConfig:
     """Everything that defines a `SetPredictor`. Defaults are the paper's model for 128×128 CLEVR."""
 
     kind: Kind = "slot_attention"
-    """What turns features into slots: the paper's module or one of two baselines, `SlotMLP` and `LearnedQueries`."""
+    """What turns features into slots: the paper's module or one of two baselines, `SlotMLP` and `LearnedQueries`, which
+    take of `attention` what they can use (`num_iterations` is the number of layers of learned queries)."""
     resolution: int = 128
     """Side of the square images, in pixels."""
-    encoder: Literal["paper", "strided"] = "paper"
-    """"paper": four 5×5 convolutions, the second and third with stride 2; 128×128 pixels become 32×32 inputs.
-    "strided": three, the first two with stride 2, and Fourier positions."""
-    encoder_channels: int = 64
-    slot_dim: int = 64
-    num_slots: int = 10
-    num_iterations: int = 3
-    """Of slot attention; the number of layers of learned queries."""
-    num_heads: int = 1
-    mlp_hidden_dim: int = 128
-    slot_init: SlotInit = "gaussian"
-    gradient: Gradient = "unrolled"
-    gradient_steps: int = 1
-    """Iterations that carry the gradient when it is "implicit"; terms of the series when it is "neumann"."""
+    encoder: EncoderConfig = field(default_factory=lambda: Paper(stride=2))
+    """The paper's: 128×128 pixels become 32×32 inputs."""
+    attention: AttentionConfig = field(default_factory=lambda: AttentionConfig(num_slots=10))
     loss: Loss = "hungarian"
     supervised_iterations: int = 1
     """The loss scores what the slots say after each of so many iterations, the last ones; the paper: 1. Slot attention
@@ -179,17 +82,17 @@ class SlotMLP(nn.Module):
 
     SIDE, HIDDEN = 8, 512
 
-    def __init__(self, config: SetPredictorConfig):
+    def __init__(self, dim: int, num_slots: int):
         super().__init__()
-        self.num_slots = config.num_slots
+        self.num_slots = num_slots
         self.mlp = nn.Sequential(
-            nn.Linear(config.slot_dim * self.SIDE**2, self.HIDDEN),
+            nn.Linear(dim * self.SIDE**2, self.HIDDEN),
             nn.ReLU(),
             nn.Linear(self.HIDDEN, self.HIDDEN),
             nn.ReLU(),
-            nn.Linear(self.HIDDEN, config.num_slots * config.slot_dim),
+            nn.Linear(self.HIDDEN, num_slots * dim),
         )
-        self.norm = nn.LayerNorm(config.slot_dim)
+        self.norm = nn.LayerNorm(dim)
 
     def forward(self, features: Float[Tensor, "batch h w dim"]) -> tuple[Float[Tensor, "batch slots dim"], None]:
         small = F.adaptive_avg_pool2d(features.permute(0, 3, 1, 2), self.SIDE)
@@ -205,23 +108,22 @@ class LearnedQueries(nn.Module):
     a layer's parts are normalised before and not, as in DETR, after; the former trains without a careful warm-up.
     """
 
-    def __init__(self, config: SetPredictorConfig):
+    def __init__(self, dim: int, num_slots: int, num_layers: int, num_heads: int, mlp_hidden_dim: int):
         super().__init__()
-        dim, heads = config.slot_dim, config.num_heads
-        self.queries = nn.Parameter(torch.randn(1, config.num_slots, dim))
+        self.queries = nn.Parameter(torch.randn(1, num_slots, dim))
         self.norm_inputs, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.layers = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    "among": nn.MultiheadAttention(dim, heads, batch_first=True),
-                    "across": nn.MultiheadAttention(dim, heads, batch_first=True),
+                    "among": nn.MultiheadAttention(dim, num_heads, batch_first=True),
+                    "across": nn.MultiheadAttention(dim, num_heads, batch_first=True),
                     "mlp": nn.Sequential(
-                        nn.Linear(dim, config.mlp_hidden_dim), nn.ReLU(), nn.Linear(config.mlp_hidden_dim, dim)
+                        nn.Linear(dim, mlp_hidden_dim), nn.ReLU(), nn.Linear(mlp_hidden_dim, dim)
                     ),
                     "norms": nn.ModuleList(nn.LayerNorm(dim) for _ in range(3)),
                 }
             )
-            for _ in range(config.num_iterations)
+            for _ in range(num_layers)
         )
 
     def forward(
@@ -239,18 +141,7 @@ class LearnedQueries(nn.Module):
         return self.norm(slots), attention
 
 
-def _encoder(config: SetPredictorConfig) -> Encoder:
-    """The encoder of object discovery; the paper's has stride 2 in its second and third convolution here."""
-    encoder = Encoder(config.encoder, config.encoder_channels, config.slot_dim)
-    if config.encoder == "paper":
-        for i in (2, 4):
-            # TensorFlow's SAME pads 1 before and 2 after; torch's symmetric padding=2 would shift every layer.
-            strided = nn.Conv2d(config.encoder_channels, config.encoder_channels, 5, stride=2)
-            encoder.convolutions[i] = nn.Sequential(nn.ZeroPad2d((1, 2, 1, 2)), strided)
-    return encoder
-
-
-class SetPredictor(nn.Module):
+class SetPredictor(Model):
     """Encoder, slots, and a small MLP that reads 19 properties from every slot; from a `SetPredictorConfig`.
 
     Images come in [0, 1]; inside they live in [-1, 1], as in the paper.
@@ -258,53 +149,45 @@ class SetPredictor(nn.Module):
     Raises ValueError for a configuration that cannot be built, naming the field.
     """
 
+    config: SetPredictorConfig
+
     def __init__(self, config: SetPredictorConfig):
         super().__init__()
-        choices = {"kind": get_args(Kind), "encoder": ("paper", "strided"), "loss": get_args(Loss)}
-        for field, known in choices.items():
-            if getattr(config, field) not in known:
-                raise ValueError(f"{field} must be one of {known}, got {getattr(config, field)!r}")
-        for field in ("resolution", "encoder_channels", "slot_dim", "num_slots", "num_iterations", "mlp_hidden_dim"):
-            if getattr(config, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(config, field)}")
-        if not 1 <= config.supervised_iterations <= config.num_iterations:
+        for name, known in {"kind": get_args(Kind), "loss": get_args(Loss)}.items():
+            if getattr(config, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(config, name)!r}")
+        slots = config.attention
+        if config.resolution < 1:
+            raise ValueError(f"resolution must be at least 1, got {config.resolution}")
+        if not 1 <= config.supervised_iterations <= slots.num_iterations:
             raise ValueError(
-                f"supervised_iterations must be between 1 and num_iterations={config.num_iterations}, "
+                f"supervised_iterations must be between 1 and num_iterations={slots.num_iterations}, "
                 f"got {config.supervised_iterations}"
             )
         if config.supervised_iterations > 1 and config.kind != "slot_attention":
             raise ValueError(f'supervised_iterations above 1 needs kind="slot_attention", got {config.kind!r}')
-        if config.num_heads < 1 or config.slot_dim % config.num_heads:
-            raise ValueError(f"num_heads must divide slot_dim={config.slot_dim}, got {config.num_heads}")
         if not config.coordinate_scale > 0:
             raise ValueError(f"coordinate_scale must be above 0, got {config.coordinate_scale}")
-        if config.encoder == "paper" and config.resolution % 4:
-            raise ValueError(f"the paper's encoder needs a resolution divisible by 4, got {config.resolution}")
-        self.config = config
-        self.encoder = _encoder(config)
-        self.head = nn.Sequential(
-            nn.Linear(config.slot_dim, config.slot_dim), nn.ReLU(), nn.Linear(config.slot_dim, VALUES)
-        )
-        parts: list[nn.Module] = [self.encoder, self.head]
-        if config.kind == "slot_attention":
-            self.slot_attention = SlotAttention(
-                config.slot_dim,
-                config.slot_dim,
-                num_slots=config.num_slots,
-                num_iterations=config.num_iterations,
-                num_heads=config.num_heads,
-                mlp_hidden_dim=config.mlp_hidden_dim,
-                slot_init=config.slot_init,
-                gradient=config.gradient,
-                gradient_steps=config.gradient_steps,
+        if isinstance(config.encoder, Paper) and config.resolution % config.encoder.stride**2:
+            raise ValueError(
+                f"the paper's encoder needs a resolution divisible by {config.encoder.stride**2}, "
+                f"got {config.resolution}"
             )
+        self.config = config
+        dim = slots.slot_dim
+        self.encoder = config.encoder.build(dim)
+        self.head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, VALUES))
+        if config.kind == "slot_attention":
+            self.slot_attention = slots.build(dim)
+        elif config.kind == "slot_mlp":
+            self.baseline = SlotMLP(dim, slots.num_slots)
         else:
-            self.baseline = SlotMLP(config) if config.kind == "slot_mlp" else LearnedQueries(config)
-            parts.append(self.baseline)
-        for part in parts:
-            for layer in part.modules():
-                if isinstance(layer, nn.Linear | nn.Conv2d):
-                    glorot_(layer)
+            self.baseline = LearnedQueries(
+                dim, slots.num_slots, slots.num_iterations, slots.num_heads, slots.mlp_hidden_dim
+            )
+        for part in (self.encoder, self.head, *([] if config.kind == "slot_attention" else [self.baseline])):
+            start_as_keras(part)
+        self.at(1.0)
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
         """The features that slots are made of, on their grid.
@@ -351,25 +234,32 @@ class SetPredictor(nn.Module):
         with torch.autocast(slots.device.type, enabled=False):  # bf16 is too coarse for positions
             return self.head(slots.to(self.head[0].weight)).sigmoid()
 
+    def inputs(self, scenes: Scenes) -> tuple[Tensor, ...]:
+        """Images, and the sets to predict. Raises ValueError unless these are scenes of CLEVR's kind."""
+        objects = scenes.get("objects", {})
+        if missing := {"present", "position", *CATEGORIES} - objects.keys():
+            raise ValueError(
+                f"set prediction needs scenes like CLEVR's; these do not tell: {', '.join(sorted(missing))}"
+            )
+        return scenes["image"], clevr_targets(objects)
+
     def loss(
         self,
         images: Float[Tensor, "batch 3 height width"],
         target: Float[Tensor, "batch objects 19"],
-        generator: torch.Generator | None = None,
-        share: tuple[int, int] = (0, 1),
+        draws: Draws | None = None,
     ) -> Float[Tensor, ""]:
         """What training makes small: the cost of pairing slots with objects, averaged over images.
 
         Where there are more slots than rows of `target`, padding rows are added: a slot too many must learn to say so.
-        `generator` and `share` as for `SlotAutoencoder.loss`.
         """
-        first, every = share
         if self.config.kind != "slot_attention":
             return self._set_loss(self(images).properties, target)
-        slots = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
-        features, scored = self.encode(images).flatten(1, 2), self.config.supervised_iterations
-        losses = []
-        for iterations in (self.config.num_iterations - scored + 1, *[1] * (scored - 1)):
+        draws = draws or Draws()
+        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
+        slots, features = draws.share(start), self.encode(images).flatten(1, 2)
+        scored, losses = self.config.supervised_iterations, []
+        for iterations in (self.config.attention.num_iterations - scored + 1, *[1] * (scored - 1)):
             slots = self.slot_attention(features, num_iterations=iterations, slots=slots).slots
             losses.append(self._set_loss(self.read(slots), target))
             slots = slots.detach()
@@ -387,3 +277,30 @@ class SetPredictor(nn.Module):
         if self.config.loss == "sinkhorn":
             return sinkhorn_loss(cost).mean()
         return hungarian_loss(cost, target[..., -1] > 0).mean()
+
+    @torch.no_grad()
+    def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
+        """The sets that are predicted and those to predict, which `summarise` scores all together.
+
+        `how`: `num_slots`, `num_iterations`.
+        """
+        images, target = self.inputs(scenes)
+        predicted = self(images, generator=(draws or Draws()).generator, **how).properties
+        return {"predicted": predicted, "target": target}
+
+    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """Average precision within any distance, 1, 0.5, 0.25 and 0.125 m."""
+        return {
+            f"ap_{within:g}".replace(".", "_"): metrics.average_precision(
+                columns["predicted"], columns["target"], within
+            )
+            for within in metrics.THRESHOLDS
+        }
+
+    @torch.no_grad()
+    def look(self, scenes: Scenes) -> Look:
+        """Pictures of the first eight scenes, with the attention where there is some."""
+        from slotlib import plots  # slow to import
+
+        attention = self(scenes["image"], generator=torch.Generator().manual_seed(0)).attention
+        return Look(plots.rows(scenes, attention=attention), {}, {})

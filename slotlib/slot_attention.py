@@ -1,34 +1,82 @@
 """Slot Attention (chapter 02): Locatello et al., 2020, arXiv 2006.15055, Algorithm 1.
 
-A handful of vectors, the slots, compete for a set of inputs. In each iteration
+A handful of vectors, the slots, compete for a set of inputs. `algorithm_1` says how in the paper's own lines, as in the
+authors' TensorFlow code: no biases in q, k, v; ε added to every weight before normalising; the GRU receives the slots
+as they were, not normalised; LayerNorm with ε = 1e-3 (the Keras default). Of several heads, each has its own softmax
+over the slots.
 
-    attention = softmax over slots of  q(LN(slots)) · k(LN(inputs)) / √D        (every input is shared out)
-    updates   = weighted mean over inputs of  v(LN(inputs)),  weights attention + ε
-    slots     = GRU(updates, slots);  slots = slots + MLP(LN(slots))
-
-exactly as in the authors' TensorFlow code: no biases in q, k, v; ε added to every weight before normalising; the GRU
-receives the slots as they are, not normalised; LayerNorm with ε = 1e-3 (the Keras default).
-
-Two things are ours. The *arithmetic*: slots are few and inputs are many, so keys and values are never formed;
-q·(W_k x) = (W_kᵀq)·x and Σ a (W_v x) = W_v (Σ a x) give the same numbers for less work. And the *gradient*: slots that
-have settled are a fixed point, whose derivative needs the last iteration only, so memory need not grow with the number
-of iterations (Chang et al., 2022, arXiv 2207.00787; chapter 06 and `implicit.py`). The forward values stay the same.
+`SlotAttention` computes the same, and two things about it are ours. The *arithmetic*: slots are few and inputs are
+many, so keys and values are never formed; q·(W_k x) = (W_kᵀq)·x and Σ a (W_v x) = W_v (Σ a x) give the same numbers for
+less work. And the *gradient*: slots that have settled are a fixed point, whose derivative needs the last iteration
+only, so memory need not grow with the number of iterations (Chang et al., 2022, arXiv 2207.00787; chapter 06 and
+`implicit.py`). The forward values stay the same.
 """
 
 import math
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib import implicit
+from slotlib import check, implicit
+from slotlib.implicit import Gradient
+from slotlib.model import Ramp
 
 SlotInit = Literal["gaussian", "learned", "one_learned"]
-Gradient = Literal["unrolled", "implicit", "neumann", "exact"]
+Inputs = Float[Tensor, "batch inputs input_dim"]
+Projected = Float[Tensor, "batch inputs dim"]
+Slots = Float[Tensor, "batch slots dim"]
+Attention = Float[Tensor, "batch slots inputs"]
+Mask = Bool[Tensor, "batch inputs"]
 
 LAYER_NORM_EPS = 1e-3  # Keras' default, which the official checkpoints were trained with; torch's is 1e-5
+
+
+# --- Algorithm 1 ---
+
+
+def algorithm_1(
+    layers: "SlotAttention", inputs: Inputs, slots: Slots, num_iterations: int
+) -> tuple[Slots, Attention]:
+    """Slot attention in the paper's own lines."""
+    inputs = layers.norm_inputs(inputs)
+    k, v = layers.project_k(inputs), layers.project_v(inputs)
+    for _ in range(num_iterations):
+        slots, attn = iteration(layers, slots, k, v)
+    return slots, attn
+
+
+def iteration(
+    layers: "SlotAttention",
+    slots: Slots,
+    k: Projected,
+    v: Projected,
+    mask: Mask | None = None,
+) -> tuple[Slots, Attention]:
+    """What Algorithm 1 repeats."""
+    slots_prev = slots
+    q = layers.project_q(layers.norm_slots(slots))
+    q, k, v = (
+        x.unflatten(-1, (layers.num_heads, -1)).transpose(1, 2)
+        for x in (q, k, v)
+    )
+    attn = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-2)  # over slots
+    weights = attn + layers.eps
+    if mask is not None:  # padded inputs take no part
+        attn, weights = (x * mask[:, None, None] for x in (attn, weights))
+    updates = weights / weights.sum(dim=-1, keepdim=True) @ v  # weighted mean
+    updates = updates.transpose(1, 2).flatten(2)  # heads side by side
+    slots = layers.gru(updates.flatten(0, 1), slots_prev.flatten(0, 1))
+    slots = slots.view_as(slots_prev)
+    slots = slots + layers.mlp(layers.norm_mlp(slots))
+    return slots, attn.mean(dim=1)
+
+
+# --- the same, faster ---
 
 
 class SlotHistory(NamedTuple):
@@ -42,21 +90,36 @@ class SlotHistory(NamedTuple):
 
 
 class SlotAttentionOutput(NamedTuple):
-    slots: Float[Tensor, "batch slots dim"]
-    attention: Float[Tensor, "batch slots inputs"]
-    """Softmax over the slots, before the weighted mean: `attention.sum(1) == 1`. Averaged over heads."""
+    slots: Slots
+    attention: Attention
+    """Softmax over the slots, before the weighted mean: `attention.sum(1) == 1`, or 0 where an input is padding.
+    Averaged over heads."""
     history: SlotHistory | None
 
 
 class PreparedInputs(NamedTuple):
     """What every iteration needs, computed once by `SlotAttention.prepare`."""
 
-    inputs: Float[Tensor, "batch inputs dim"]
+    inputs: Inputs
     """After LayerNorm."""
     key: Float[Tensor, "heads_dim slot_dim"]
     """W_kᵀ W_q √(heads / slot_dim) of every head: carries a slot to the inputs' side in one product."""
     value: Float[Tensor, "gates heads_dim"]
     """W_ih W_v of every head: carries the weighted mean of the inputs to the gates of the GRU in one product."""
+    mask: Mask | None = None
+
+
+class KeysAndValues(NamedTuple):
+    """The same for layers that can only be called: `prepare` returns it where weights do not say what a layer does."""
+
+    keys: Projected
+    values: Projected
+    mask: Mask | None = None
+
+
+Prepared = PreparedInputs | KeysAndValues
+Step = Callable[[Tensor, Prepared], tuple[Tensor, Tensor]]
+"""(slots, prepared) → new slots, and the attention that made them; `SlotAttention.step` is one."""
 
 
 class _Scores(torch.autograd.Function):
@@ -75,6 +138,7 @@ class _Scores(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -82,6 +146,11 @@ class _Scores(torch.autograd.Function):
         to_reach = torch.bmm(grad, x.to(grad.dtype)).to(reach.dtype)  # under autocast the three dtypes differ
         to_x = torch.bmm(grad.mT, reach.to(grad.dtype)).to(x.dtype) if ctx.needs_input_grad[1] else None
         return to_reach, to_x
+
+    @staticmethod
+    def jvp(ctx, by_reach: Tensor, by_x: Tensor) -> Tensor:
+        reach, x = ctx.saved_tensors
+        return torch.bmm(by_reach, x.mT) + torch.bmm(reach, by_x.mT)
 
 
 def glorot_(layer: nn.Module) -> None:
@@ -114,17 +183,26 @@ class SlotAttention(nn.Module):
             a fixed point both are the same. "exact": all terms, from a linear system; warns where it has no solution.
             Learned starts, and slots passed in, still get a gradient, straight through; μ and σ do not and stay as they
             were initialised: their straight-through gradient would shrink σ, and with it the variety that breaks ties.
+            They then have `requires_grad=False`, so that nobody waits for their gradient.
         gradient_steps: of "implicit" and "neumann"; no effect otherwise.
         tolerance: above 0, an image whose slots move by less (‖change‖ / ‖slots‖) skips to the last iteration, or the
             last `gradient_steps`; `num_iterations` is then the most it may take.
         eps: added to every attention weight before the weighted mean.
 
-    The weights of `project_q`, `project_k`, `project_v` and `gru` are read directly: forward hooks on them never run.
+    Projections and GRU may be exchanged for layers of other types (quantised, with adapters), or get hooks. Then they
+    are called as Algorithm 1 does; otherwise their weights are read, which is faster.
 
     Raises:
         ValueError: a size below 1, heads that do not divide `slot_dim`, an unknown `slot_init` or `gradient`, a
-            negative `tolerance`.
+            negative `tolerance` or `eps`.
     """
+
+    readable: ClassVar[tuple[type, ...]] = (nn.Linear, nn.GRUCell)
+    """Types of layers whose weights say all that they do."""
+    config: "AttentionConfig | None" = None
+    """What it was built from, if it was."""
+    gradient_steps: float
+    """Rounded where it is used, so that a `Ramp` may move it."""
 
     def __init__(
         self,
@@ -152,23 +230,18 @@ class SlotAttention(nn.Module):
             gradient_steps=gradient_steps,
         )
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+            check.whole(name, size)
         if slot_dim % num_heads:
             raise ValueError(f"num_heads must divide slot_dim, got slot_dim={slot_dim} and num_heads={num_heads}")
-        if slot_init not in get_args(SlotInit):
-            raise ValueError(f"slot_init must be one of {get_args(SlotInit)}, got {slot_init!r}")
-        if gradient not in get_args(Gradient):
-            raise ValueError(f"gradient must be one of {get_args(Gradient)}, got {gradient!r}")
-        if not tolerance >= 0:
-            raise ValueError(f"tolerance must be at least 0, got {tolerance}")
+        check.choice("slot_init", slot_init, SlotInit)
+        check.number("tolerance", tolerance)
+        check.number("eps", eps)
         self.input_dim = input_dim
         self.slot_dim = slot_dim
         self.num_slots = num_slots
         self.num_iterations = num_iterations
         self.num_heads = num_heads
         self.slot_init = slot_init
-        self.gradient = gradient
         self.gradient_steps = gradient_steps
         self.tolerance = tolerance
         self.eps = eps
@@ -192,13 +265,26 @@ class SlotAttention(nn.Module):
             self.slots_log_sigma = nn.Parameter(torch.empty(1, 1, slot_dim).uniform_(-bound, bound))
         if slot_init == "one_learned":
             self.slots_first = nn.Parameter(torch.randn(1, 1, slot_dim))
+        self.gradient = gradient
+
+    @property
+    def gradient(self) -> Gradient:
+        return self._gradient
+
+    @gradient.setter
+    def gradient(self, gradient: Gradient) -> None:
+        check.choice("gradient", gradient, Gradient)
+        self._gradient: Gradient = gradient
+        if self.slot_init != "learned":
+            for drawn in (self.slots_mu, self.slots_log_sigma):
+                drawn.requires_grad_(gradient == "unrolled")
 
     def initial_slots(
         self,
         batch_size: int,
         num_slots: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "batch slots dim"]:
+    ) -> Slots:
         """Where the slots start: drawn from N(μ, σ²) with `generator`, learned, or slot 0 learned and the rest drawn.
 
         The noise is drawn on the generator's own device, so a CPU generator gives the same slots on any device.
@@ -206,8 +292,10 @@ class SlotAttention(nn.Module):
         Raises ValueError for fewer than 1 slot, or another number than was learned with `slot_init="learned"`.
         """
         count = self.num_slots if num_slots is None else num_slots
-        if count < 1:
-            raise ValueError(f"num_slots must be at least 1, got {count}")
+        check.whole("batch_size", batch_size, least=0)
+        check.whole("num_slots", count)
+        if not isinstance(generator, torch.Generator | None):
+            raise ValueError(f"generator must be a torch.Generator or None, got {check.described(generator)}")
         if self.slot_init == "learned":
             if count != self.num_slots:
                 raise ValueError(
@@ -215,10 +303,9 @@ class SlotAttention(nn.Module):
                     'the number of slots is free with slot_init="gaussian" and "one_learned"'
                 )
             return self.slots_mu.expand(batch_size, -1, -1)
-        device = self.slots_mu.device if generator is None else generator.device
-        noise = torch.randn(
-            batch_size, count, self.slot_dim, generator=generator, device=device, dtype=self.slots_mu.dtype
-        )
+        # Exporters know random numbers without a generator only.
+        source = dict(device=self.slots_mu.device) if generator is None else dict(device=generator.device, generator=generator)
+        noise = torch.randn(batch_size, count, self.slot_dim, dtype=self.slots_mu.dtype, **source)
         slots = self.slots_mu + self.slots_log_sigma.exp() * noise.to(self.slots_mu.device)
         if self.gradient != "unrolled":
             slots = slots.detach()  # the straight-through gradient below would shrink σ
@@ -226,46 +313,85 @@ class SlotAttention(nn.Module):
             slots = torch.cat([self.slots_first.expand(batch_size, -1, -1), slots[:, 1:]], dim=1)
         return slots
 
-    def prepare(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> PreparedInputs:
-        """Normalise the inputs, once for all iterations.
+    def start(
+        self, batch_size: int, num_slots: int | None, slots: Slots | None, generator: torch.Generator | None
+    ) -> Slots:
+        """The `slots` that a call was given, or else `initial_slots`.
 
-        Raises ValueError unless `inputs` is `[batch, inputs, input_dim]` with at least one input, all finite.
+        Raises ValueError as `initial_slots`, and for slots of another shape or precision, or not finite.
         """
-        if (
-            inputs.ndim != 3
-            or inputs.shape[2] != self.input_dim
-            or inputs.shape[1] == 0
-            or not inputs.is_floating_point()
+        if slots is None:
+            return self.initial_slots(batch_size, num_slots, generator)
+        if not (
+            self._is_fit(slots)
+            and slots.ndim == 3
+            and slots.shape[0] == batch_size
+            and slots.shape[1] > 0
+            and slots.shape[2] == self.slot_dim
         ):
             raise ValueError(
-                f"inputs must be floating point [batch, inputs >= 1, input_dim={self.input_dim}], "
-                f"got {inputs.dtype} {list(inputs.shape)}"
+                f"slots must be {self._dtype} [batch={batch_size}, slots >= 1, slot_dim={self.slot_dim}], "
+                f"got {check.described(slots)}"
             )
+        if num_slots not in (None, slots.shape[1]):
+            raise ValueError(f"slots has {slots.shape[1]} slots but num_slots={num_slots} was asked for")
+        if not check.holds(slots.isfinite().all(), otherwise=True):
+            raise ValueError("slots must be finite, got NaN or infinite values")
+        return slots
+
+    def prepare(self, inputs: Inputs, mask: Mask | None = None) -> Prepared:
+        """Normalise the inputs, once for all iterations.
+
+        Raises ValueError unless `inputs` is `[batch, inputs, input_dim]` in the module's precision (under autocast, in
+        any), with at least one input, all finite but for those that `mask` leaves out.
+        """
+        if not (
+            self._is_fit(inputs) and inputs.ndim == 3 and inputs.shape[1] > 0 and inputs.shape[2] == self.input_dim
+        ):
+            raise ValueError(
+                f"inputs must be {self._dtype} [batch, inputs >= 1, input_dim={self.input_dim}], "
+                f"got {check.described(inputs)}"
+            )
+        if mask is not None:
+            check.mask(mask, inputs.shape[:2])
+            inputs = inputs.masked_fill(~mask.unsqueeze(2), 0)  # whatever it was, NaN too, it now does no harm
         x = self.norm_inputs(inputs)
         # LayerNorm spreads one NaN or infinity over its whole vector, so looking at a single channel is enough.
-        if not torch.compiler.is_compiling() and not x[..., 0].isfinite().all():
+        if not check.holds(x[..., 0].isfinite().all(), otherwise=True):
             raise ValueError("inputs must be finite, got NaN or infinite values")
+        if not self._can_be_read():
+            return KeysAndValues(self.project_k(x), self.project_v(x), mask)
         q, k, v = (
             p.weight.unflatten(0, (self.num_heads, -1)) for p in (self.project_q, self.project_k, self.project_v)
         )
         key = (k.mT @ q).flatten(0, 1) * math.sqrt(self.num_heads / self.slot_dim)
         into_gru = self.gru.weight_ih.unflatten(1, (self.num_heads, -1)).transpose(0, 1)
-        return PreparedInputs(x, key, (into_gru @ v).transpose(0, 1).flatten(1))
+        return PreparedInputs(x, key, (into_gru @ v).transpose(0, 1).flatten(1), mask)
 
-    def step(
-        self, slots: Float[Tensor, "batch slots dim"], prepared: PreparedInputs
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
+    def _can_be_read(self) -> bool:
+        layers = self.project_q, self.project_k, self.project_v, self.gru
+        return all(
+            type(layer) in self.readable and not layer._forward_hooks and not layer._forward_pre_hooks
+            for layer in layers
+        )
+
+    def step(self, slots: Slots, prepared: Prepared) -> tuple[Slots, Attention]:
         """One iteration: the new slots, and the attention (softmax over slots) that made them."""
+        if isinstance(prepared, KeysAndValues):
+            return iteration(self, slots, *prepared)
         (batch, count, _), heads = slots.shape, self.num_heads
-        x, key, value = prepared
+        x, key, value, mask = prepared
 
         # q·(W_k x) = (W_kᵀ q)·x: the slots come to the inputs' side, and keys are never formed.
         reach = F.linear(self.norm_slots(slots), key)
         reach = reach.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, input_dim]
-        attention = _Scores.apply(reach, x).unflatten(1, (heads, count)).softmax(dim=2)
+        scores = torch.bmm(reach, x.mT) if torch.compiler.is_compiling() else _Scores.apply(reach, x)
+        attention = scores.unflatten(1, (heads, count)).softmax(dim=2)
 
         # Σ a (W_v x) = W_v (Σ a x): the inputs are averaged as they are, and values are never formed.
         weights = attention.flatten(1, 2) + self.eps
+        if mask is not None:
+            attention, weights = attention * mask[:, None, None], weights * mask[:, None]
         mean = torch.bmm(weights, x) / weights.sum(dim=-1, keepdim=True)
         mean = mean.unflatten(1, (heads, count)).transpose(1, 2).flatten(2)  # [batch, slots, heads · input_dim]
 
@@ -276,14 +402,57 @@ class SlotAttention(nn.Module):
         slots = updated.unflatten(0, (batch, count))
         return slots + self.mlp(self.norm_mlp(slots)), attention.mean(dim=1)
 
+    def iterate(
+        self, prepared: Prepared, slots: Slots, num_iterations: int, step: Step, return_history: bool = False
+    ) -> SlotAttentionOutput:
+        """`num_iterations` of `step`, starting from `slots`, with this module's `gradient` and `tolerance`."""
+        check.whole("num_iterations", num_iterations)
+        start, trail, looks = slots, [slots], []
+
+        def update(slots: Tensor) -> Tensor:
+            slots, attention = step(slots, prepared)
+            if not return_history:  # then nothing may keep the finished iterations alive
+                trail.clear(), looks.clear()
+            trail.append(slots)
+            looks.append(attention)
+            return slots
+
+        steps = round(self.gradient_steps)
+        last = min(steps, num_iterations) if self.gradient == "implicit" else 1
+        needed = torch.full(slots.shape[:1], num_iterations, device=slots.device)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient == "unrolled"):
+            if self.tolerance and num_iterations > last:
+                slots, _, used, _ = implicit.solve(
+                    update, slots, tolerance=self.tolerance, max_iterations=num_iterations - last
+                )
+                needed = used + last
+            else:
+                for _ in range(num_iterations - last):
+                    slots = update(slots)
+        if self.gradient == "unrolled":
+            slots = update(slots)
+        else:
+            # The start would never learn, so what comes back to the constant goes straight to it (arXiv 2210.08990).
+            slots = implicit.last_steps(
+                update,
+                slots,
+                gradient=self.gradient,
+                steps=last if self.gradient == "implicit" else steps,
+                start=start,
+                strict=False,
+            )
+        history = SlotHistory(torch.stack(trail), torch.stack(looks), needed) if return_history else None
+        return SlotAttentionOutput(slots, looks[-1], history)
+
     def forward(
         self,
-        inputs: Float[Tensor, "batch inputs input_dim"],
+        inputs: Inputs,
         num_slots: int | None = None,
         num_iterations: int | None = None,
-        slots: Float[Tensor, "batch slots dim"] | None = None,
+        slots: Slots | None = None,
         generator: torch.Generator | None = None,
         return_history: bool = False,
+        mask: Mask | None = None,
     ) -> SlotAttentionOutput:
         """Bind `inputs` to slots.
 
@@ -293,55 +462,58 @@ class SlotAttention(nn.Module):
             slots: start here instead of at a fresh initialisation, `[batch, slots, slot_dim]`.
             generator: the source of the initial noise; without one, torch's global generator.
             return_history: also return slots and attention of every iteration.
+            mask: `[batch, inputs]`, True where an input is real. Padding gets attention 0 and changes nothing, whatever
+                it holds; its gradient is 0.
 
         Raises:
-            ValueError: wrong rank or width, no inputs, no slots, no iterations, NaN or infinite inputs.
+            ValueError: wrong type, precision, rank or width; no inputs, no slots, no iterations; NaN or infinite values
+                in inputs or slots; an image without a real input.
         """
+        prepared = self.prepare(inputs, mask)
+        slots = self.start(inputs.shape[0], num_slots, slots, generator)
         iterations = self.num_iterations if num_iterations is None else num_iterations
-        if iterations < 1:
-            raise ValueError(f"num_iterations must be at least 1, got {iterations}")
-        prepared = self.prepare(inputs)
-        if slots is None:
-            slots = self.initial_slots(len(inputs), num_slots, generator)
-        elif slots.ndim != 3 or slots.shape[::2] != (len(inputs), self.slot_dim) or slots.shape[1] == 0:
-            raise ValueError(
-                f"slots must be [batch={len(inputs)}, slots >= 1, slot_dim={self.slot_dim}], got {list(slots.shape)}"
-            )
-        elif num_slots not in (None, slots.shape[1]):
-            raise ValueError(f"slots has {slots.shape[1]} slots but num_slots={num_slots} was asked for")
+        return self.iterate(prepared, slots, iterations, self.step, return_history)
 
-        start, trail, looks = slots, [slots], []
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.norm_inputs.weight.dtype
 
-        def update(slots: Tensor) -> Tensor:
-            slots, attention = self.step(slots, prepared)
-            if not return_history:  # then nothing may keep the finished iterations alive
-                trail.clear(), looks.clear()
-            trail.append(slots)
-            looks.append(attention)
-            return slots
+    def _is_fit(self, x: object) -> bool:
+        """Whether it is a tensor in the module's precision; under autocast in any."""
+        return isinstance(x, Tensor) and (
+            x.dtype == self._dtype or (x.is_floating_point() and torch.is_autocast_enabled(x.device.type))
+        )
 
-        last = min(self.gradient_steps, iterations) if self.gradient == "implicit" else 1
-        needed = torch.full((len(inputs),), iterations, device=inputs.device)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient == "unrolled"):
-            if self.tolerance and iterations > last:
-                slots, _, used, _ = implicit.solve(
-                    update, slots, tolerance=self.tolerance, max_iterations=iterations - last
-                )
-                needed = used + last
-            else:
-                for _ in range(iterations - last):
-                    slots = update(slots)
-        if self.gradient == "unrolled":
-            slots = update(slots)
-        else:
-            # The start would never learn, so what comes back to the constant goes straight to it (arXiv 2210.08990).
-            slots = implicit.last_steps(
-                update,
-                slots,
-                gradient="truncated" if self.gradient == "implicit" else self.gradient,
-                steps=last if self.gradient == "implicit" else self.gradient_steps,
-                start=start,
-                strict=False,
-            )
-        history = SlotHistory(torch.stack(trail), torch.stack(looks), needed) if return_history else None
-        return SlotAttentionOutput(slots, looks[-1], history)
+
+@dataclass
+class AttentionConfig:
+    """What defines a `SlotAttention`, but for the width of its inputs."""
+
+    slot_dim: int = 64
+    """Width of the slots."""
+    num_slots: int = 4
+    """Slots per image; with slot_init="learned" the only number there is, otherwise the one a call uses by default."""
+    num_iterations: int = 3
+    """Rounds of competition."""
+    num_heads: int = 1
+    """Attention heads, each with its own softmax over slots; must divide slot_dim."""
+    mlp_hidden_dim: int = 128
+    """Hidden width of the residual MLP."""
+    slot_init: SlotInit = "gaussian"
+    """"gaussian": slots are drawn from one learned normal distribution; "learned": each has a learned start of its own;
+    "one_learned": the first has, the others are drawn."""
+    gradient: Gradient = "unrolled"
+    """"unrolled": through all iterations; "implicit": through the last gradient_steps; "neumann": through the last one,
+    summed over gradient_steps terms of its series; "exact": summed over all."""
+    gradient_steps: int | Ramp = 1
+    """Of "implicit" and "neumann"; a ramp is rounded."""
+    tolerance: float = 0.0
+    """Above 0, an image whose slots move by less, relative to their length, skips to its last iterations."""
+
+    def build(self, input_dim: int) -> SlotAttention:
+        """The module, for inputs of this width; a ramp stands at its end. Raises ValueError as `SlotAttention` does."""
+        steps = self.gradient_steps
+        options = {**vars(self), "gradient_steps": round(steps.end) if isinstance(steps, Ramp) else steps}
+        module = SlotAttention(input_dim, **options)
+        module.config = self
+        return module

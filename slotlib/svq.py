@@ -1,4 +1,4 @@
-"""Objects as words (chapter 07): slots made of codes, learned without labels, and new scenes from them.
+"""Objects as words (chapter 07): slots made of codes, learned without labels.
 
 *Semantic vector quantisation* (SVQ; Wu, Lee & Ahn, 2024, arXiv 2402.01203) cuts a slot into M blocks and gives each
 block a codebook of its own (`slotlib.vq`). Where a single codebook would need a code for each kind of object, M small
@@ -15,32 +15,74 @@ into parts or spread over devices; there, in every iteration. A code is dead whe
 an equal share; there, when it is used less than once per call, which at small batches most codes are.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib.autoencoder import AutoencoderConfig, AutoencoderOutput, SlotAutoencoder, compose
-from slotlib.prior import PriorConfig, WithPrior
-from slotlib.slot_attention import PreparedInputs, SlotAttention, SlotAttentionOutput, SlotHistory
+from slotlib import check
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.decoders import SeparableDecoder
+from slotlib.likelihoods import compose
+from slotlib.model import Draws, Ramp, Scenes
+from slotlib.slot_attention import AttentionConfig, Prepared, SlotAttention, SlotHistory
 from slotlib.vq import (
     BlockGRUCell,
     BlockLayerNorm,
     BlockLinear,
-    FiniteScalarQuantizer,
-    GumbelQuantizer,
+    Nearest,
     Quantised,
     Quantizer,
+    QuantizerConfig,
     VectorQuantizer,
+    use,
 )
 
 # --- slot attention ---
+
+
+@dataclass
+class QuantisedAttentionConfig(AttentionConfig):
+    """Slot attention whose slots are codes. A block's codes are `slot_dim / num_blocks` wide."""
+
+    quantizer: QuantizerConfig = field(default_factory=lambda: Nearest(num_blocks=4))
+    quantise: bool | Ramp = True
+    """Whether slots are made of codes. With a ramp from 0 to 1 they are continuous at first, and codes are then placed
+    among slots that hold objects already; false: never."""
+    search_iterations: int = 0
+    """Of `num_iterations` so many first ones leave slots continuous, but never the last. 0: codes from the first on, as
+    in the paper."""
+    mixing: bool = False
+    """Whether GRU and MLP mix the blocks of a slot."""
+
+    def build(self, input_dim: int) -> "QuantisedSlotAttention":
+        options = {field.name: getattr(self, field.name) for field in fields(AttentionConfig)}
+        if isinstance(self.gradient_steps, Ramp):
+            options["gradient_steps"] = round(self.gradient_steps.end)
+        module = QuantisedSlotAttention(
+            input_dim,
+            self.quantizer.build(self.slot_dim),
+            mixing=self.mixing,
+            search_iterations=self.search_iterations,
+            **options,
+        )
+        module.config = self
+        return module
+
+
+class QuantisedSlots(NamedTuple):
+    """What a `SlotAttentionOutput` has, and what was quantised."""
+
+    slots: Float[Tensor, "batch slots dim"]
+    attention: Float[Tensor, "batch slots inputs"]
+    history: SlotHistory | None
+    quantised: list[Quantised]
+    """Iteration by iteration; empty while slots are continuous."""
 
 
 class QuantisedSlotAttention(SlotAttention):
@@ -58,16 +100,16 @@ class QuantisedSlotAttention(SlotAttention):
     Raises ValueError for `search_iterations` below 0.
     """
 
+    quantise: bool = True
+    readable = *SlotAttention.readable, BlockGRUCell
+
     def __init__(
-        self, input_dim: int, quantizer: Quantizer, *, mixing: bool = False, search_iterations: int = 0, **options
+        self, input_dim: int, quantizer: Quantizer, *, mixing: bool = False, search_iterations: int = 0, **options: Any
     ):
-        super().__init__(input_dim, quantizer.dim, **options)
+        super().__init__(input_dim, **{"slot_dim": quantizer.dim, **options})
         if search_iterations < 0:
             raise ValueError(f"search_iterations must be at least 0, got {search_iterations}")
         self.quantizer, self.search_iterations = quantizer, search_iterations
-        self.continuous = False  # training may first let slots take hold of objects, without codes
-        self._records: list[Quantised] | None = None
-        self._noise: tuple[torch.Generator | None, tuple[int, int]] = None, (0, 1)
         if not mixing:
             blocks, hidden = quantizer.num_blocks, self.mlp[0].out_features
             self.gru = BlockGRUCell(self.slot_dim, blocks)
@@ -76,16 +118,20 @@ class QuantisedSlotAttention(SlotAttention):
                 BlockLinear(self.slot_dim, hidden, blocks), nn.ReLU(), BlockLinear(hidden, self.slot_dim, blocks)
             )
 
+    def quantised_step(
+        self, slots: Float[Tensor, "batch slots dim"], prepared: Prepared, draws: Draws | None = None
+    ) -> tuple[Quantised, Float[Tensor, "batch slots inputs"]]:
+        """One iteration: the new slots and their codes, and the attention that made them."""
+        slots, attention = super().step(slots, prepared)
+        return self.quantizer(slots, draws), attention
+
     def step(
-        self, slots: Float[Tensor, "batch slots dim"], prepared: PreparedInputs
+        self, slots: Float[Tensor, "batch slots dim"], prepared: Prepared
     ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
         """One iteration: the new slots, made of codes, and the attention that made them."""
-        slots, attention = super().step(slots, prepared)
-        if self.continuous:
-            return slots, attention
-        quantised = self.quantizer(slots, *self._noise)
-        if self._records is not None:
-            self._records.append(quantised)
+        if not self.quantise:
+            return super().step(slots, prepared)
+        quantised, attention = self.quantised_step(slots, prepared)
         return quantised.values, attention
 
     def forward(
@@ -96,92 +142,55 @@ class QuantisedSlotAttention(SlotAttention):
         slots: Float[Tensor, "batch slots dim"] | None = None,
         generator: torch.Generator | None = None,
         return_history: bool = False,
-    ) -> SlotAttentionOutput:
-        """Bind `inputs` to slots made of codes; see `SlotAttention.forward`."""
+        mask: Bool[Tensor, "batch inputs"] | None = None,
+        draws: Draws | None = None,
+    ) -> QuantisedSlots:
+        """Bind `inputs` to slots made of codes; see `SlotAttention.forward`. `draws` is for quantisers that draw codes
+        at random; without, they draw with `generator`."""
+        prepared, draws = self.prepare(inputs, mask), draws or Draws(generator)
+        slots = self.start(inputs.shape[0], num_slots, slots, generator)
         iterations = self.num_iterations if num_iterations is None else num_iterations
+        check.whole("num_iterations", iterations)
+        if not self.quantise:
+            return QuantisedSlots(*self.iterate(prepared, slots, iterations, super().step, return_history), [])
+        quantised: list[Quantised] = []
+
+        def step(slots: Tensor, prepared: Prepared) -> tuple[Tensor, Tensor]:
+            codes, attention = self.quantised_step(slots, prepared, draws)
+            quantised.append(codes)
+            return codes.values, attention
+
         search = min(self.search_iterations, iterations - 1)
-        if self.continuous or search < 1:
-            return super().forward(inputs, num_slots, num_iterations, slots, generator, return_history)
-        if slots is None:
-            slots = self.initial_slots(len(inputs), num_slots, generator)
-        self.continuous = True
-        try:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient == "unrolled"):
-                found = super().forward(inputs, num_slots, search, slots, return_history=return_history)
-        finally:
-            self.continuous = False
+        if search < 1:
+            return QuantisedSlots(*self.iterate(prepared, slots, iterations, step, return_history), quantised)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.gradient == "unrolled"):
+            found = self.iterate(prepared, slots, search, super().step, return_history)
         # Without a gradient through the search, what comes back to its end goes straight to its start.
         begin = found.slots if self.gradient == "unrolled" else found.slots + slots - slots.detach()
-        output = super().forward(inputs, None, iterations - search, begin, return_history=return_history)
-        if not return_history:
-            return output
-        first, then = found.history, output.history
-        whole = SlotHistory(
-            torch.cat([first.slots, then.slots[1:]]),
-            torch.cat([first.attention, then.attention]),
-            first.needed + then.needed,
-        )
-        return output._replace(history=whole)
-
-    @contextlib.contextmanager
-    def recording(
-        self, generator: torch.Generator | None = None, share: tuple[int, int] = (0, 1)
-    ) -> Iterator[list[Quantised]]:
-        """A list that every iteration within the `with` block adds its `Quantised` to.
-
-        `generator` and `share` are for quantisers that draw codes at random.
-        """
-        self._records, self._noise = [], (generator, share)
-        try:
-            yield self._records
-        finally:
-            self._records, self._noise = None, (None, (0, 1))
+        output = self.iterate(prepared, begin, iterations - search, step, return_history)
+        history = None
+        if return_history:
+            first, then = found.history, output.history
+            history = SlotHistory(
+                torch.cat([first.slots, then.slots[1:]]),
+                torch.cat([first.attention, then.attention]),
+                first.needed + then.needed,
+            )
+        return QuantisedSlots(output.slots, output.attention, history, quantised)
 
 
 # --- the model ---
 
-Quantisation = Literal["ema", "loss", "gumbel", "fsq"]
-
 
 @dataclass
-class SVQConfig(PriorConfig, AutoencoderConfig):
-    """Everything that defines an `SVQAutoencoder`: the fields of autoencoder and prior, and these.
+class SVQConfig(AutoencoderConfig):
+    """Everything that defines an `SVQAutoencoder`: the fields of an autoencoder, with codes in its slot attention."""
 
-    A block's codes are `slot_dim / num_blocks` wide.
-    """
-
-    num_blocks: int = 4
-    num_codes: int = 64
-    """Per block; without effect for quantizer="fsq"."""
-    quantizer: Quantisation = "ema"
-    """"ema" and "loss": nearest code, learned as running means or by gradient; "gumbel": drawn by a classifier; "fsq":
-    rounded."""
-    levels: list[int] = field(default_factory=lambda: [8, 8, 8])
-    """Values per digit (quantizer="fsq" only); the number of codes is their product."""
-    commitment: float = 0.25
-    """How strongly slots are drawn to their codes (quantizer="ema" and "loss")."""
-    decay: float = 0.99
-    """Of the codes' running means."""
-    revive: float = 0.1
-    """Codes with less than this share of an average code's use are moved to where they are needed."""
-    temperature: float = 1.0
-    """Of the drawing (quantizer="gumbel" only)."""
-    mixing: bool = False
-    """Whether GRU and MLP of slot attention mix the blocks of a slot."""
-    search_iterations: int = 0
-    """Of `num_iterations` so many first ones leave slots continuous. 0: codes from the first on, as in the paper."""
-    colour_blocks: int = 0
-    """Above 0, the decoder reads a slot's colour from so many blocks, the first ones, and its mask from the others
-    (decoder="separable" and colour="slot" only). Otherwise colour tends to be told several times over, a little in each
-    of many blocks, and no single block can be swapped to change it."""
+    attention: QuantisedAttentionConfig = field(default_factory=QuantisedAttentionConfig)
     colour_lead: float = 0.0
-    """Above 0, the first of several `colour_blocks` learns to tell most of the colour and leaves corrections to the
-    others, where they would share it evenly: the weight of `SVQAutoencoder.lead_cost` in the loss."""
-    synonyms: float = 0.0
-    """Above 0, codes that draw the same become one before the prior learns: the `share` of `merge_synonyms`."""
-    blanks: bool = False
-    """Slots that own no pixel all get the same codes before the prior reads them, and stand last in random orders (see
-    `SVQAutoencoder.with_blanks`)."""
+    """Above 0, the first of several blocks that the decoder reads colours from (`Separable.colour_dims`) learns to tell
+    most of the colour and leaves corrections to the others, where they would share it evenly: the weight of
+    `SVQAutoencoder.lead_cost` in the loss."""
 
 
 class SVQOutput(NamedTuple):
@@ -200,30 +209,14 @@ class SVQOutput(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """A scene as the decoder draws it from codes alone."""
+    """A scene as a decoder draws it from codes alone. What is said of single slots is None where a decoder does not
+    draw them one by one."""
 
     image: Float[Tensor, "batch 3 height width"]
-    slot_images: Float[Tensor, "batch slots 3 height width"] | None
-    masks: Float[Tensor, "batch slots height width"] | None
-    """None, as the pictures of single slots, where a decoder does not draw slots one by one."""
-
-
-def _quantizer(config: SVQConfig) -> Quantizer:
-    if config.quantizer == "gumbel":
-        return GumbelQuantizer(
-            config.slot_dim, config.num_codes, num_blocks=config.num_blocks, temperature=config.temperature
-        )
-    if config.quantizer == "fsq":
-        return FiniteScalarQuantizer(config.slot_dim, config.levels, num_blocks=config.num_blocks)
-    return VectorQuantizer(
-        config.slot_dim,
-        config.num_codes,
-        num_blocks=config.num_blocks,
-        learn=config.quantizer,
-        commitment=config.commitment,
-        decay=config.decay,
-        revive=config.revive,
-    )
+    slot_images: Float[Tensor, "batch slots 3 height width"] | None = None
+    masks: Float[Tensor, "batch slots height width"] | None = None
+    logits: Float[Tensor, "batch slots height width"] | None = None
+    """Of the masks."""
 
 
 def mean_cost(iterations: Sequence[Quantised]) -> Float[Tensor, ""]:
@@ -232,99 +225,84 @@ def mean_cost(iterations: Sequence[Quantised]) -> Float[Tensor, ""]:
     return torch.stack(costs).mean() if costs else torch.zeros(())
 
 
-class SVQAutoencoder(WithPrior, SlotAutoencoder):
-    """A `SlotAutoencoder` whose slots are codes, and a prior over scenes of such slots (see `WithPrior`).
+def last_error(bound: QuantisedSlots, blocks: int) -> Float[Tensor, "blocks"]:
+    """How far the last iteration had to move each block of the slots; NaN while they are continuous."""
+    missing = torch.full((blocks,), math.nan, device=bound.slots.device)
+    return bound.quantised[-1].error if bound.quantised else missing
+
+
+def summarised_codes(columns: Mapping[str, Tensor], num_codes: int) -> dict[str, float]:
+    """Of all scenes' `codes` and `quantisation_error`: how codes are used, and the error, block by block and in the
+    mean; NaN while they are not in use yet."""
+    error = columns["quantisation_error"].mean(dim=0)
+    # While slots are continuous the codes that lie closest mean nothing.
+    usage = use(columns["codes"], num_codes)._asdict()
+    blocks = {name: torch.where(error.isnan(), error, each) for name, each in usage.items()}
+    scores = {}
+    for name, each in {**blocks, "quantisation_error": error}.items():
+        scores |= {name: each.mean().item(), **{f"{name}_{i}": one.item() for i, one in enumerate(each)}}
+    return scores
+
+
+class SVQAutoencoder(SlotAutoencoder):
+    """A `SlotAutoencoder` whose slots are codes; `slotlib.prior` learns which go together.
 
     Raises ValueError for a configuration that cannot be built, naming the field.
     """
 
     config: SVQConfig
     slot_attention: QuantisedSlotAttention
+    is_set = True
+    """The order of a scene's codes, slot by slot, says nothing."""
 
     def __init__(self, config: SVQConfig):
-        if config.quantizer not in get_args(Quantisation):
-            raise ValueError(f"quantizer must be one of {get_args(Quantisation)}, got {config.quantizer!r}")
-        if not config.synonyms >= 0:
-            raise ValueError(f"synonyms must be at least 0, got {config.synonyms}")
         super().__init__(config)
-        self.slot_attention = QuantisedSlotAttention(
-            config.slot_dim,
-            _quantizer(config),
-            mixing=config.mixing,
-            search_iterations=config.search_iterations,
-            num_slots=config.num_slots,
-            num_iterations=config.num_iterations,
-            num_heads=config.num_heads,
-            mlp_hidden_dim=config.mlp_hidden_dim,
-            slot_init=config.slot_init,
-            gradient=config.gradient,
-            gradient_steps=config.gradient_steps,
-            tolerance=config.tolerance,
-        )
-        can_split = config.decoder == "separable" and config.colour == "slot"
-        if config.colour_blocks and not (can_split and 0 < config.colour_blocks < config.num_blocks):
+        blocks = self.quantizer.num_blocks
+        if config.colour_lead < 0 or (config.colour_lead and self._colour_blocks() < 2):
             raise ValueError(
-                f'colour_blocks must be 0, or below num_blocks={config.num_blocks} with decoder="separable" and '
-                f'colour="slot", got {config.colour_blocks} with {config.decoder!r} and {config.colour!r}'
+                "colour_lead must be 0, or above 0 with a decoder that reads colours from at least two of "
+                f"{blocks} blocks (colour_dims), got {config.colour_lead}"
             )
-        if config.colour_lead < 0 or (config.colour_lead and config.colour_blocks < 2):
-            raise ValueError(
-                "colour_lead must be 0, or above 0 with colour_blocks of at least 2, "
-                f"got {config.colour_lead} with {config.colour_blocks}"
-            )
-        blank = torch.zeros(config.num_blocks, dtype=torch.int64)
-        self.register_buffer("blank", blank if config.blanks else None)
-        self.use_codes(True)
-        self.split_colour(True)
-        self._add_prior(config.num_slots)
 
-    def use_codes(self, use: bool) -> None:
-        """Training may first let slots take hold of objects: continuous, without codes."""
-        self.slot_attention.continuous = not use
-
-    def split_colour(self, split: bool) -> None:
-        """Whether the decoder keeps to `colour_blocks`; training may first let it read each number for everything."""
-        if self.config.colour_blocks:
-            width = self.config.slot_dim // self.config.num_blocks
-            self.decoder.colour_dims = self.config.colour_blocks * width if split else 0
+    def _colour_blocks(self) -> int:
+        """How many blocks the decoder reads colours from; 0: all."""
+        width = self.config.attention.slot_dim // self.quantizer.num_blocks
+        return self.decoder.colour_dims // width if isinstance(self.decoder, SeparableDecoder) else 0
 
     @property
     def quantizer(self) -> Quantizer:
         return self.slot_attention.quantizer
 
-    def loss(
-        self,
-        images: Float[Tensor, "batch 3 height width"] | Int[Tensor, "batch slots blocks"],
-        generator: torch.Generator | None = None,
-        share: tuple[int, int] = (0, 1),
-    ) -> Float[Tensor, ""]:
-        """The autoencoder's loss; the quantiser's, averaged over the iterations that carry a gradient; `lead_cost`.
+    @property
+    def places(self) -> int:
+        """Slots in a scene's text."""
+        return self.config.attention.num_slots
 
-        With learn="prior": minus the log likelihood of the scenes' codes in one order, in nats per scene; `images` may
-        then be codes (see `write`). `generator` and `share` as for `SlotAutoencoder.loss`.
-        """
-        if self.config.learn == "prior":
-            if not images.is_floating_point():
-                return self._prior_loss(images, generator, share)
-            first, every = share
-            start = self.slot_attention.initial_slots(len(images) * every, generator=generator)[first::every]
-            with torch.no_grad():
-                slots = self.slot_attention(self.encode(images).flatten(1, 2), slots=start).slots
-            return self._prior_loss(self.with_blanks(self.quantizer.nearest(slots)), generator, share)
-        with self.slot_attention.recording(generator, share) as iterations:
-            loss = super().loss(images, generator, share)
-        loss = loss + mean_cost(iterations)
-        if self.config.colour_lead and iterations:
-            loss = loss + self.config.colour_lead * self.lead_cost(iterations[-1].values)
+    def bind(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> QuantisedSlots:
+        draws = draws or Draws()
+        features = self.encode(images).flatten(1, 2)
+        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
+        return self.slot_attention(features, slots=draws.share(start), draws=draws)
+
+    def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
+        """The autoencoder's loss; the quantiser's, averaged over the iterations that carry a gradient; `lead_cost`."""
+        bound = self.bind(images, draws)
+        loss = self.drawing_loss(bound.slots, images, draws) + mean_cost(bound.quantised)
+        if self.config.colour_lead and bound.quantised:
+            loss = loss + self.config.colour_lead * self.lead_cost(bound.slots)
         return loss
 
     def lead_cost(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, ""]:
         """The mean squared difference between colours painted from the first block alone, the others being 0, and from
         all blocks for colour. No gradient goes through the latter: they are what the first block is to follow."""
         number = torch.arange(slots.shape[-1], device=slots.device)
-        width = self.config.slot_dim // self.config.num_blocks
-        first, every = (slots.masked_fill(number >= blocks * width, 0) for blocks in (1, self.config.colour_blocks))
+        width = slots.shape[-1] // self.quantizer.num_blocks
+        first, every = (slots.masked_fill(number >= dims, 0) for dims in (width, self.decoder.colour_dims))
         return F.mse_loss(self.decoder.slot_colour(first), self.decoder.slot_colour(every).detach())
+
+    def update(self, draws: Draws) -> None:
+        """What the codebooks learn without gradients."""
+        self.quantizer.update(draws.generator)
 
     def forward(
         self,
@@ -335,16 +313,27 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
         generator: torch.Generator | None = None,
     ) -> SVQOutput:
         """Take images apart into codes and put them together again; see `SlotAutoencoder.forward`."""
-        with self.slot_attention.recording(generator) as iterations:
-            output: AutoencoderOutput = super().forward(images, num_slots, num_iterations, restarts, generator)
-        return SVQOutput(*output, *self._codes(output.slots, iterations))
+        return self._described(images, num_slots, num_iterations, restarts, Draws(generator))
 
-    def _codes(
-        self, slots: Float[Tensor, "batch slots dim"], iterations: Sequence[Quantised]
-    ) -> tuple[Int[Tensor, "batch slots blocks"], Float[Tensor, "blocks"]]:
-        """The codes of slots that are made of codes, and how far the last iteration had to move them."""
-        missing = torch.full((self.quantizer.num_blocks,), math.nan, device=slots.device)
-        return self.quantizer.nearest(slots), iterations[-1].error if iterations else missing
+    def _described(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        num_slots: int | None,
+        num_iterations: int | None,
+        restarts: int,
+        draws: Draws,
+    ) -> SVQOutput:
+        bound, grid = self._bind_again(images, num_slots, num_iterations, restarts, draws)
+        output = self._drawn(images, bound, grid, restarts)
+        error = last_error(bound, self.quantizer.num_blocks)
+        return SVQOutput(**output._asdict(), codes=self.quantizer.nearest(output.slots), error=error)
+
+    @torch.no_grad()
+    def tokenise(
+        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
+    ) -> Int[Tensor, "batch slots blocks"]:
+        """The codes of images, of several random starts those that draw best."""
+        return self._described(images, None, None, restarts, draws or Draws()).codes
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
@@ -352,49 +341,20 @@ class SVQAutoencoder(WithPrior, SlotAutoencoder):
         drawing = self.decoder(self.quantizer.decode(codes))
         picture, masks = compose(drawing)
         colours = ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:])
-        return Drawn((picture + 1) / 2, colours, masks)
+        return Drawn((picture + 1) / 2, colours, masks, drawing.logits)
 
-    @torch.no_grad()
-    def find_blank(
-        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
-    ) -> Int[Tensor, "blocks"]:
-        """Choose the codes for empty slots: of all slots in these images, those of the one that draws least.
+    def _scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
+        error = output.error.expand(len(output.codes), -1)
+        return {**super()._scores(scenes, output), "codes": output.codes, "quantisation_error": error}
 
-        Raises ValueError for a model without `blanks`.
-        """
-        if self.blank is None:
-            raise ValueError("this model writes no blanks (blanks=False)")
-        codes = self(images, generator=generator).codes.flatten(0, 1)
-        boldest = self.decoder(self.quantizer.decode(codes.unsqueeze(1))).logits.flatten(1).amax(dim=1)
-        self.blank.copy_(codes[boldest.argmin()])
-        return self.blank
-
-    @torch.no_grad()
-    def with_blanks(self, codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "batch slots blocks"]:
-        """The same scenes, their slots that own no pixel all written alike (with `blanks`; else just as they are).
-
-        What an empty slot says is never drawn, so nothing ever taught it what to say. A prior would have to learn that
-        noise, and how many objects there are from slots that are empty each in another way.
-        """
-        if not self.config.blanks:
-            return codes
-        empty = _pixels_owned(self.decode(codes).masks) == 0
-        return torch.where(empty.unsqueeze(2), self.blank, codes)
-
-    def write(
-        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
-    ) -> Int[Tensor, "batch slots blocks"]:
-        """See `WithPrior.write`."""
-        return self.with_blanks(super().write(images, generator))
-
-    def log_likelihood(
-        self, codes: Int[Tensor, "batch slots blocks"], orders: int = 4, generator: torch.Generator | None = None
-    ) -> Float[Tensor, "batch"]:
-        """See `WithPrior.log_likelihood`; of the scenes with their blanks."""
-        return super().log_likelihood(self.with_blanks(codes), orders, generator)
+    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means, and how codes are used."""
+        of_images = {name: each for name, each in columns.items() if name not in ("codes", "quantisation_error")}
+        return {**super().summarise(of_images), **summarised_codes(columns, self.quantizer.num_codes)}
 
 
-def _pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor, "batch slots"]:
+def pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor, "batch slots"]:
+    """How many pixels each slot owns."""
     return F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
 
 
@@ -416,7 +376,7 @@ def exchange_effects(
     """
     output = model(images, generator=generator)
     blocks, size = model.quantizer.num_blocks, model.quantizer.num_codes
-    owned = _pixels_owned(output.masks)
+    owned = pixels_owned(output.masks)
     where = "cpu" if generator is None else generator.device
     slot = torch.multinomial((owned >= least).float().to(where), 1, generator=generator)[:, 0].to(images.device)
     scene = torch.arange(len(images), device=images.device)
@@ -487,7 +447,7 @@ def swap(
 
 def count_objects(masks: Float[Tensor, "batch slots height width"], least: int = 20) -> Int[Tensor, "batch"]:
     """Slots that own at least `least` pixels, but for the largest of them, the background."""
-    return (_pixels_owned(masks) >= least).sum(dim=1) - 1
+    return (pixels_owned(masks) >= least).sum(dim=1) - 1
 
 
 class Objects(NamedTuple):

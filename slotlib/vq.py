@@ -10,12 +10,15 @@ Layers that keep blocks apart, linear, LayerNorm and GRU, are at the end.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+
+from slotlib.model import Draws
 
 # --- quantisers ---
 
@@ -245,10 +248,9 @@ class VectorQuantizer(Quantizer):
     def forward(
         self,
         x: Float[Tensor, "*batch dim"],
-        generator: torch.Generator | None = None,
-        share: tuple[int, int] = (0, 1),
+        draws: Draws | None = None,
     ) -> Quantised:
-        """Replace every block by the nearest code. Nothing here is random; the last two are for other quantisers.
+        """Replace every block by the nearest code. Nothing here is random; `draws` is for other quantisers.
 
         Raises ValueError for another width, integers or NaN.
         """
@@ -361,21 +363,16 @@ class GumbelQuantizer(Quantizer):
     def forward(
         self,
         x: Float[Tensor, "*batch dim"],
-        generator: torch.Generator | None = None,
-        share: tuple[int, int] = (0, 1),
+        draws: Draws | None = None,
     ) -> Quantised:
-        """Draw a code for every block. With `share=(i, n)` the vectors are every n-th of a larger batch, from its i-th
-        on; noise is drawn for all of it, as in `SlotAutoencoder.loss`."""
+        """Draw a code for every block."""
         with torch.autocast(x.device.type, enabled=False):
             points = self._blocks(x)
             flat = points.transpose(0, 1).flatten(1).view(x.shape)
             logits = self.classify(flat).unflatten(-1, (self.num_blocks, self.num_codes))
             noise = 0.0
             if self.training:
-                first, every = share
-                device = logits.device if generator is None else generator.device
-                exponential = torch.empty(len(x) * every, *logits.shape[1:], device=device, dtype=logits.dtype)
-                noise = -exponential.exponential_(generator=generator)[first::every].to(logits.device).log()
+                noise = -(draws or Draws()).exponential(len(x), *logits.shape[1:], like=logits).log()
             soft = ((logits + noise) / self.temperature).softmax(dim=-1)
             indices = soft.argmax(dim=-1)
             hard = F.one_hot(indices, self.num_codes).to(soft) + (soft - soft.detach())
@@ -427,8 +424,7 @@ class FiniteScalarQuantizer(Quantizer):
     def forward(
         self,
         x: Float[Tensor, "*batch dim"],
-        generator: torch.Generator | None = None,
-        share: tuple[int, int] = (0, 1),
+        draws: Draws | None = None,
     ) -> Quantised:
         """Round every block. Nothing here is random, and no loss is needed."""
         with torch.autocast(x.device.type, enabled=False):
@@ -443,6 +439,72 @@ class FiniteScalarQuantizer(Quantizer):
             error = (self._blocks(values) - points).detach().square().mean(dim=(1, 2))
             indices = (digits * self.basis).sum(dim=-1).view(*x.shape[:-1], self.num_blocks)
             return Quantised(values, indices, values.new_zeros(()), error, self.num_codes)
+
+
+# --- configurations ---
+
+
+@dataclass
+class QuantizerConfig:
+    """What all quantisers have. One of your own is a dataclass below this one with a `build`."""
+
+    num_blocks: int = 1
+    """Blocks that a vector is cut into, each with a codebook of its own."""
+
+    def build(self, dim: int) -> Quantizer:
+        """A fresh quantiser for vectors of width `dim`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it builds")
+
+
+@dataclass
+class Nearest(QuantizerConfig):
+    """The nearest code, see `VectorQuantizer`."""
+
+    num_codes: int = 64
+    """Per block."""
+    learn: Literal["ema", "loss"] = "ema"
+    """Codes are running means of what they were chosen for, or learned by gradient."""
+    commitment: float = 0.25
+    """How strongly vectors are drawn to their codes."""
+    decay: float = 0.99
+    """Of the running means."""
+    revive: float = 0.1
+    """Codes with less than this share of an average code's use are moved to where they are needed."""
+
+    def build(self, dim: int) -> VectorQuantizer:
+        return VectorQuantizer(
+            dim,
+            self.num_codes,
+            num_blocks=self.num_blocks,
+            learn=self.learn,
+            commitment=self.commitment,
+            decay=self.decay,
+            revive=self.revive,
+        )
+
+
+@dataclass
+class Gumbel(QuantizerConfig):
+    """Codes drawn by a classifier, see `GumbelQuantizer`."""
+
+    num_codes: int = 64
+    """Per block."""
+    temperature: float = 1.0
+    """Of the drawing."""
+
+    def build(self, dim: int) -> GumbelQuantizer:
+        return GumbelQuantizer(dim, self.num_codes, num_blocks=self.num_blocks, temperature=self.temperature)
+
+
+@dataclass
+class FiniteScalar(QuantizerConfig):
+    """Numbers that are rounded, see `FiniteScalarQuantizer`."""
+
+    levels: list[int] = field(default_factory=lambda: [8, 8, 8])
+    """Values per digit; the number of codes is their product."""
+
+    def build(self, dim: int) -> FiniteScalarQuantizer:
+        return FiniteScalarQuantizer(dim, self.levels, num_blocks=self.num_blocks)
 
 
 # --- layers that keep blocks apart ---

@@ -1,168 +1,155 @@
 """Scenes with exact masks: `make("tetrominoes", 1000, seed=0)`, and scenes from files: `read(path)`.
 
-A dataset here is a pure function `draw(seed, index, **options)` that draws any set of scenes in one vectorised call.
-`Scenes` gives it the face of a map-style `torch.utils.data.Dataset`, `Stream` that of an endless one for training.
+These two know all datasets. A generated one is a pure function `draw(seed, index, **options)` that draws any set of
+scenes in one vectorised call; a format of files is a subclass of `Files`. Your own need no entry here: `make` and
+`read` take their dotted names. Whatever they come from, scenes are a `Source`.
 """
 
+import importlib
 import inspect
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, get_worker_info
-
+from slotlib import configuration
 from slotlib.data import clevr, multi_dsprites, shapes, tetrominoes
-from slotlib.data.files import DataError, Files, read
+from slotlib.data.clevr_folder import ClevrFolder
+from slotlib.data.dsprites import DSprites
+from slotlib.data.files import DataError, Files
+from slotlib.data.folder import ImageFolder
+from slotlib.data.hdf5 import Hdf5
+from slotlib.data.records import Records
+from slotlib.data.scenes import Batch, Generator, Kept, Scenes, Source
 
-__all__ = ["GENERATORS", "DataError", "Files", "Scenes", "Stream", "make", "read", "stream"]
+__all__ = [
+    "GENERATORS",
+    "Batch",
+    "DataError",
+    "Files",
+    "Generator",
+    "Kept",
+    "Scenes",
+    "Source",
+    "find",
+    "held_out",
+    "make",
+    "read",
+]
 
-Draw = Callable[..., dict[str, Any]]
-GENERATORS: dict[str, Draw] = {
-    "tetrominoes": tetrominoes.draw,
-    "shapes": shapes.draw,
-    "multi_dsprites": multi_dsprites.draw,
-    "clevr": clevr.draw,
+GENERATORS: dict[str, Generator] = {
+    "tetrominoes": tetrominoes.GENERATOR,
+    "shapes": shapes.GENERATOR,
+    "multi_dsprites": multi_dsprites.GENERATOR,
+    "clevr": clevr.GENERATOR,
 }
-
-
-class Scenes(Dataset):
-    """`size` generated scenes. Item i of a seed is the same in any order, in any process, in any batch.
-
-    `scenes[i]` is a dict: `image` float32 `[3, H, W]` in [0, 1], `mask` uint8 `[H, W]` (0 background, i the i-th
-    object), `objects` a dict of tensors, one row per object, padded, with `present`; some datasets add tensors of the
-    whole scene. `scenes.batch(index)` draws many at once, which is far cheaper than one by one; a DataLoader does so by
-    itself.
-    """
-
-    def __init__(self, draw: Draw, size: int, seed: int, options: dict[str, Any]):
-        self.draw, self.size, self.seed, self.options = draw, size, seed, options
-        self.batch(torch.arange(1))  # wrong options fail here, not in a worker an hour later
-
-    def __len__(self) -> int:
-        return self.size
-
-    def batch(self, index: Int[Tensor, "scenes"] | Sequence[int] | range) -> dict[str, Any]:
-        """The scenes numbered `index` (each in [0, size)), stacked, drawn on the device of `index`."""
-        index = torch.as_tensor(index, dtype=torch.int64)
-        if index.numel() and (index.min() < 0 or index.max() >= self.size):
-            raise IndexError(f"scene numbers must lie in [0, {self.size}), got {index.min()} to {index.max()}")
-        return self.draw(self.seed, index, **self.options)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self.__getitems__([i])[0]
-
-    def __getitems__(self, index: Sequence[int]) -> list[dict[str, Any]]:
-        return _rows(self.batch(index), len(index))
-
-
-def _rows(batch: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """A batch, cut into its `count` scenes."""
-    parts = {name: _rows(part, count) if isinstance(part, dict) else part for name, part in batch.items()}
-    return [{name: part[i] for name, part in parts.items()} for i in range(count)]
-
-
-class Stream(IterableDataset):
-    """Endless batches for training: step t brings the scenes [t · batch_size, (t + 1) · batch_size) of the seed.
-
-    Each item is a batch: `image` `[n, 3, H, W]`, `mask` `[n, H, W]`, `objects`. Nothing is kept between steps, so a
-    run resumed at `first_step` sees what an uninterrupted one would. Several processes of a run share each batch:
-    process `rank` of `world` draws every `world`-th scene of it.
-
-    Use it as it is, or as `DataLoader(stream, batch_size=None, num_workers=4)`, whose workers take turns and bring the
-    same batches in the same order.
-    """
-
-    def __init__(
-        self,
-        draw: Draw,
-        batch_size: int,
-        seed: int,
-        first_step: int,
-        rank: int,
-        world: int,
-        device: torch.device | str,
-        options: dict[str, Any],
-    ):
-        if not 0 <= rank < world or batch_size < world:
-            raise ValueError(
-                f"expected 0 <= rank < world <= batch_size, got rank {rank}, world {world}, batch_size {batch_size}"
-            )
-        if first_step < 0:
-            raise ValueError(f"first_step must be at least 0, got {first_step}")
-        self.draw, self.batch_size, self.seed, self.first_step = draw, batch_size, seed, first_step
-        self.rank, self.world, self.device, self.options = rank, world, torch.device(device), options
-        draw(seed, torch.arange(1), **options)  # wrong options fail here, not in a worker
-
-    def batch(self, step: int) -> dict[str, Any]:
-        """This process' share of the batch of step `step`."""
-        first = step * self.batch_size
-        index = torch.arange(first + self.rank, first + self.batch_size, self.world, device=self.device)
-        return self.draw(self.seed, index, **self.options)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        worker = get_worker_info()
-        if worker is not None and self.device.type != "cpu":
-            raise ValueError(f"workers draw on the CPU; with device {str(self.device)!r} use num_workers=0")
-        turn, turns = (worker.id, worker.num_workers) if worker else (0, 1)
-        return (self.batch(step) for step in itertools.count(self.first_step + turn, turns))
-
-
-def _generator(name: str, options: dict[str, Any]) -> Draw:
-    """The generator called `name`, which must know all `options`."""
-    if name not in GENERATORS:
-        raise ValueError(f"unknown dataset {name!r}; there are: {', '.join(sorted(GENERATORS))}")
-    known = list(inspect.signature(GENERATORS[name]).parameters)[2:]
-    for option in options:
-        if option not in known:
-            raise TypeError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
-    return GENERATORS[name]
+READERS: dict[str, type[Files]] = {".npz": DSprites, ".hdf5": Hdf5, ".h5": Hdf5}
+"""By the ending of a file; anything else is TFRecords."""
 
 
 def make(name: str, size: int, seed: int = 0, **options: Any) -> Scenes:
     """A dataset of `size` generated scenes.
 
     Args:
-        name: one of `GENERATORS`.
+        name: one of `GENERATORS`, or the dotted name of a function of your own, such as "my_module.draw".
         size: number of scenes, ≥ 1.
         seed: any integer; scenes of different seeds are independent.
         options: the generator's own, see e.g. `slotlib.data.tetrominoes.draw`.
 
     Raises:
-        ValueError: an unknown name, a size below 1, an option out of range.
+        ValueError: an unknown name, one that is no `draw(seed, index, …)`, a size below 1, an option out of range.
         TypeError: an option the generator does not have.
     """
-    draw = _generator(name, options)
+    generator = _generator(name)
+    parameters = inspect.signature(generator.draw).parameters
+    known = [*parameters][2:]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for option in options:
+            if option not in known:
+                raise TypeError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
-    return Scenes(draw, size, seed, options)
+    return Scenes(name, generator, size, seed, options)
 
 
-def stream(
-    name: str,
-    batch_size: int,
-    seed: int = 0,
-    first_step: int = 0,
-    rank: int = 0,
-    world: int = 1,
-    device: torch.device | str = "cpu",
-    **options: Any,
-) -> Stream:
-    """Endless batches of generated scenes, see `Stream`.
+def _generator(name: str) -> Generator:
+    if name in GENERATORS:
+        return GENERATORS[name]
+    module, _, function = name.rpartition(".")
+    if not module:
+        known = ", ".join(sorted(GENERATORS))
+        raise ValueError(f"unknown dataset {name!r}; there are: {known} (your own is named as my_module.draw)")
+    try:
+        draw = getattr(importlib.import_module(module), function)
+        first = list(inspect.signature(draw).parameters)[:2]
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"dataset {name!r}: cannot import such a function: {error}") from None
+    if first != ["seed", "index"]:
+        raise ValueError(f"dataset {name!r}: expected a function draw(seed, index, …), got ({', '.join(first)}, …)")
+    return Generator(draw)
+
+
+def read(path: Path | str, reader: str = "", **options: Any) -> Files:
+    """Scenes from a file or folder, whatever its format.
+
+    A folder with `scenes/` is CLEVR v1.0 (`ClevrFolder`), any other a folder of images (`ImageFolder`). `.npz` is
+    dSprites (`DSprites`), `.hdf5` and `.h5` the files of object-centric-library (`Hdf5`), anything else TFRecords of
+    the Multi-Object Datasets (`Records`).
 
     Args:
-        name: one of `GENERATORS`.
-        batch_size: scenes per step, over all processes together.
-        seed: any integer; scenes of different seeds are independent.
-        first_step: where to begin, to resume a run.
-        rank, world: which process this is, of how many.
-        device: where to draw. On a GPU the scenes never cross from the processor's memory.
-        options: the generator's own.
+        path: file or folder.
+        reader: the dotted name of a subclass of `Files`, such as "my_module.MyFiles", for a format of your own.
+        options: those of the format, and `crop`, `resolution`, `on_error` as in `Files`.
 
     Raises:
-        ValueError: an unknown name, a number or an option out of range.
-        TypeError: an option the generator does not have.
+        FileNotFoundError: nothing is there, or a part is missing.
+        DataError: the content is not what the format says.
+        TypeError: an option that the format does not have.
+        ValueError: a `reader` that is none.
     """
-    return Stream(_generator(name, options), batch_size, seed, first_step, rank, world, device, options)
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder at {path}")
+    if reader:
+        kind = configuration.named(Files, reader, "reader")
+    elif path.is_dir():
+        kind = ClevrFolder if (path / "scenes").is_dir() else ImageFolder
+    else:
+        kind = READERS.get(path.suffix, Records)
+    return kind(path, **options)
+
+
+def find(name: str, count: int, seed: int = 0, **options: Any) -> Source:
+    """`count` generated scenes, or the first ones of a file or folder, at most all.
+
+    Raises what `make` and `read` do, and ValueError for a count below 1.
+    """
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    return read(name, **options).part(0, count) if _on_disk(name) else make(name, count, seed, **options)
+
+
+def held_out(name: str, size: int, images: int, seed: int, **options: Any) -> tuple[Source, Source]:
+    """Scenes for training and for the running evaluation, and never one for both.
+
+    Of files the last `images` are for evaluation, and the first ones, `size` at most, for training. Generated ones come
+    from different seeds; seed 0 is used by neither.
+
+    Raises what `make` and `read` do, and ValueError for files of too few scenes.
+    """
+    if not _on_disk(name):
+        return make(name, size, 2 * seed + 1, **options), make(name, images, 2 * seed + 2, **options)
+    files = read(name, **options)
+    rest = len(files) - images
+    if rest < 1:
+        raise ValueError(f"{name} holds {len(files)} scenes; {images} are kept for evaluation (train.eval_images)")
+    last = files.part(rest, len(files))
+    last.origin = {"scenes": "last of the files"}
+    return files.part(0, min(size, rest)), last
+
+
+def _on_disk(name: str) -> bool:
+    """Whether a dataset's name is a path. Raises FileNotFoundError for a path where nothing is."""
+    if name in GENERATORS:
+        return False
+    if "/" in name and not Path(name).exists():
+        raise FileNotFoundError(f"no file or folder at {name}")
+    return Path(name).exists()

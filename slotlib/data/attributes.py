@@ -80,4 +80,4 @@ def bounds(num_objects: int | Sequence[int], most: int) -> tuple[int, int]:
         raise ValueError(
             f"num_objects must be within 1 to {most}, a number or (least, most) with least <= most, got {num_objects}"
         )
-    return pair
+    return pair[0], pair[1]

@@ -25,11 +25,9 @@ from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
 from slotlib.data.random import integers, uniform
 from slotlib.data.raytracer import FRAME, LIGHTS, Picture, World
+from slotlib.data.scenes import Batch, Generator, joined
+from slotlib.data.targets import CATEGORIES
 
-# In the order of the labels of TensorFlow Datasets' `clevr`, which the official set prediction code reads.
-SHAPES = ("cube", "sphere", "cylinder")
-SIZES = ("small", "large")
-MATERIALS = ("rubber", "metal")
 COLOURS = {
     "gray": (87, 87, 87),
     "blue": (42, 75, 215),
@@ -158,7 +156,7 @@ def arrange(seed: int, index: Int[Tensor, "scenes"], rules: Rules) -> Arrangemen
             shape=shape,
             present=present[rows],
             albedo=paint[colour],
-            metal=material == MATERIALS.index("metal"),
+            metal=material == CATEGORIES["material"].index("metal"),
             texture=None if texture is None else texture[rows],
         )
 
@@ -196,7 +194,7 @@ def arrange(seed: int, index: Int[Tensor, "scenes"], rules: Rules) -> Arrangemen
     )
 
 
-def _draw(seed: int, index: Int[Tensor, "scenes"], rules: Rules) -> dict[str, Tensor | dict[str, Tensor]]:
+def _draw(seed: int, index: Int[Tensor, "scenes"], rules: Rules) -> Batch:
     world, attributes, turn, mask = arrange(seed, index, rules)
     picture = rules.picture
     rays = picture.rays(world.eye)
@@ -232,7 +230,7 @@ def draw(
     novel: bool = False,
     margin: float = 0.4,
     min_visible: float = 200,
-) -> dict[str, Tensor | dict[str, Tensor]]:
+) -> Batch:
     """Draw the scenes numbered `index`, on the device of `index`.
 
     Args:
@@ -251,7 +249,7 @@ def draw(
 
     Returns a batch: `image` float32 `[scenes, 3, H, W]` in multiples of 1/255; `mask` uint8 `[scenes, H, W]` (0
     ground, i the i-th object); `objects` with `present` (bool) and, zero where not present, `shape`, `size`,
-    `material`, `colour` (int64, order of `SHAPES`, `SIZES`, `MATERIALS`, `COLOURS`), `position` (float32
+    `material`, `colour` (int64, order of `targets.CATEGORIES`), `position` (float32
     `[scenes, most, 3]`, the centre in scene units; CLEVR's 3d_coords), `rotation` (0 to 360; CLEVR means
     degrees, but its renderer takes the number for radians, and so does this one) and `pixel` (column and row of the
     centre, rounded, and its depth); `behind` float32 `[scenes, 2]`: the direction on the ground away from the camera.
@@ -263,8 +261,8 @@ def draw(
         raise ValueError(f"resolution must be at least 8 pixels, got {resolution}")
     if textures not in ("none", "objects", "all"):
         raise ValueError(f"textures must be none, objects or all, got {textures!r}")
-    properties = {"shape": SHAPES, "size": SIZES, "material": MATERIALS, "colour": COLOURS}
-    table = combinations(properties, held_out, novel)
+    order = ("shape", "size", "material", "colour")  # the columns of `Rules.table`
+    table = combinations({name: CATEGORIES[name] for name in order}, held_out, novel)
     rows, columns = FRAME
     picture = (
         Picture(resolution, round(resolution * columns / rows), 0, rows, 0, columns)
@@ -273,10 +271,7 @@ def draw(
     )
     min_pixels = min_visible * (picture.height / (picture.bottom - picture.top)) ** 2
     rules = Rules(least, most, table, picture, textures, margin, min_pixels)
-    parts = [_draw(seed, chunk, rules) for chunk in index.split(_CHUNK.get(index.device.type, 8))]
-    return {
-        key: {name: torch.cat([part[key][name] for part in parts]) for name in values}
-        if isinstance(values, dict)
-        else torch.cat([part[key] for part in parts])
-        for key, values in parts[0].items()
-    }
+    return joined([_draw(seed, chunk, rules) for chunk in index.split(_CHUNK.get(index.device.type, 8))])
+
+
+GENERATOR = Generator(draw, CATEGORIES)

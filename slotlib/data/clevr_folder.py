@@ -1,4 +1,4 @@
-"""CLEVR v1.0 (Johnson et al., 2017) as it is published, and the targets of set prediction (chapter 05).
+"""CLEVR v1.0 (Johnson et al., 2017) as it is published.
 
     images/train/CLEVR_train_000000.png     320×240
     scenes/CLEVR_train_scenes.json          objects, directions (relationships are not read)
@@ -9,21 +9,20 @@ The paper's object discovery uses scenes of at most six objects (CLEVR6), the mi
 """
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from slotlib.data.clevr import COLOURS, MATERIALS, SHAPES, SIZES
-from slotlib.data.files import DataError, Files, Item, logger, padded, picture, rgb
+from slotlib.data.files import DataError, Files, Item, picture, rgb
+from slotlib.data.targets import CATEGORIES
+
+logger = logging.getLogger(__name__)
 
 MAX_OBJECTS = 10
-CATEGORIES = {"size": tuple(SIZES), "material": tuple(MATERIALS), "shape": tuple(SHAPES), "colour": tuple(COLOURS)}
-"""The categorical properties in the order of the targets, each with its names."""
 _NUMBERS = {"position": ("3d_coords", (3,)), "rotation": ("rotation", ()), "pixel": ("pixel_coords", (3,))}
 
 
@@ -47,6 +46,8 @@ class ClevrFolder(Files):
         DataError: the scenes do not match the images, or are not CLEVR's. With on_error="skip" scenes that do not
             match are skipped and counted, as unreadable images are.
     """
+
+    values = CATEGORIES
 
     def __init__(self, path: Path | str, split: str | None = None, max_objects: int | None = None, **options: Any):
         path = Path(path)
@@ -78,7 +79,7 @@ class ClevrFolder(Files):
             except (FileNotFoundError, DataError) as error:
                 if not tolerant:
                     raise
-                self._skip(j, str(error))
+                self.skip(j, str(error))
                 objects.append(_objects([], rows, ""))
         unknown = sorted(there - {scene["image_filename"] for scene in scenes})
         if unknown:
@@ -110,10 +111,10 @@ class ClevrFolder(Files):
             ) from None
         return content.get("info", {}), scenes
 
-    def _where(self, record: int) -> str:
+    def where(self, record: int) -> str:
         return f"{self.images / self.files[record]}"
 
-    def _read(self, record: int) -> Item:
+    def stored(self, record: int) -> Item:
         file = self.files[record]
         item: Item = {"image": rgb(picture(self.images / file))}
         if self.masks is not None:
@@ -123,40 +124,28 @@ class ClevrFolder(Files):
         return {**item, "objects": {name: value[record] for name, value in self.objects.items()}}
 
 
+def _padded(rows: Sequence[Any], length: int, dtype: torch.dtype, width: tuple[int, ...] = ()) -> Tensor:
+    """`rows` (one per object) as a tensor of `length` rows, the missing ones zero."""
+    table = torch.zeros(length, *width, dtype=dtype)
+    if len(rows):
+        table[: len(rows)] = torch.as_tensor(rows, dtype=dtype)
+    return table
+
+
 def _objects(listed: list[dict[str, Any]], rows: int, where: str) -> dict[str, Tensor]:
     """A scene's objects as padded tensors."""
-    table = {"present": padded([True] * len(listed), rows, torch.bool)}
+    table = {"present": _padded([True] * len(listed), rows, torch.bool)}
     try:
         for name in ("shape", "size", "material", "colour"):
             values = [one["color" if name == "colour" else name] for one in listed]
             for value in values:
                 if value not in CATEGORIES[name]:
                     raise DataError(f"{where}: expected a {name} of {', '.join(CATEGORIES[name])}, got {value!r}")
-            table[name] = padded([CATEGORIES[name].index(value) for value in values], rows, torch.int64)
+            table[name] = _padded([CATEGORIES[name].index(value) for value in values], rows, torch.int64)
         for name, (published, width) in _NUMBERS.items():
-            table[name] = padded([one[published] for one in listed], rows, torch.float32, width)
+            table[name] = _padded([one[published] for one in listed], rows, torch.float32, width)
     except DataError:
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: not a list of CLEVR objects ({type(error).__name__}: {error})") from None
     return table
-
-
-def clevr_targets(objects: Mapping[str, Tensor]) -> Float[Tensor, "*batch objects 19"]:
-    """What set prediction predicts of CLEVR's objects: one row of 19 values per object, padding rows zero.
-
-    | values | |
-    |---|---|
-    | 0–2 | `position`, from [−3, 3] to [0, 1] |
-    | 3–4 | size, one-hot: small, large |
-    | 5–6 | material, one-hot: rubber, metal |
-    | 7–9 | shape, one-hot: cube, sphere, cylinder |
-    | 10–17 | colour, one-hot: gray, blue, brown, yellow, red, green, purple, cyan |
-    | 18 | 1: an object |
-
-    Args:
-        objects: `present`, `position`, `size`, `material`, `shape`, `colour` of scenes, from a folder or generated.
-    """
-    present = objects["present"].unsqueeze(-1)
-    one_hots = [one_hot(objects[name].long(), len(names)).float() for name, names in CATEGORIES.items()]
-    return torch.cat([(objects["position"] + 3) / 6, *one_hots, present.float()], dim=-1) * present

@@ -163,10 +163,10 @@ class DSprites(Files):
     def __init__(self, path: Path | str, **options: Any):
         super().__init__(path, len(load(path)), **options)
 
-    def _open(self) -> Sprites:
+    def opened(self) -> Sprites:
         return load(self.path)
 
-    def _read(self, record: int) -> Item:
+    def stored(self, record: int) -> Item:
         sprites = self.file
         mask = sprites.image(record).numpy()
         classes = np.unravel_index(record, sprites.sizes)

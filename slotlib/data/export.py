@@ -18,30 +18,29 @@ background, colours are RGB in [0, 1], and:
 """
 
 import gzip
-import inspect
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from slotlib.data import GENERATORS, hdf5, records, tfrecord
-from slotlib.data.clevr_folder import CATEGORIES
-from slotlib.data.files import written_whole
+from slotlib.checkpoint import written_whole
+from slotlib.data import hdf5, records, tfrecord
+from slotlib.data.files import optional
 from slotlib.data.folder import OBJECTS
+from slotlib.data.scenes import Batch, Source
+from slotlib.data.targets import CATEGORIES, NEEDED
 
-Batch = dict[str, Any]
 _SCENES = 64  # drawn and written at a time
 _GAP = 0.2  # CLEVR: one object is left of another if it is so much further left
 
 
-def export(dataset: Dataset, path: Path | str, format: str = "tfrecord", progress: bool = True) -> Path:
+def export(dataset: Source, path: Path | str, format: str = "tfrecord", progress: bool = True) -> Path:
     """Write all scenes of `dataset`, in batches, whole or not at all.
 
     Args:
@@ -61,19 +60,13 @@ def export(dataset: Dataset, path: Path | str, format: str = "tfrecord", progres
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")
     path = Path(path)
-    name = dataset_name(dataset)
     with written_whole(path) as temporary:
-        FORMATS[format](name, _batches(dataset, progress, f"{name} to {path.name}"), temporary, path)
+        FORMATS[format](dataset, _batches(dataset, progress, path), temporary, path)
     return path
 
 
-def dataset_name(dataset: Dataset) -> str:
-    """The generator's name, or the class of a reader."""
-    names = {draw: name for name, draw in GENERATORS.items()}
-    return names.get(getattr(dataset, "draw", None), type(dataset).__name__)
-
-
-def _batches(dataset: Dataset, progress: bool, title: str) -> Iterator[Batch]:
+def _batches(dataset: Source, progress: bool, path: Path) -> Iterator[Batch]:
+    title = f"{dataset.name} to {path.name}"
     with tqdm(total=len(dataset), desc=title, unit=" scenes", disable=not progress, delay=1) as bar:
         for start in range(0, len(dataset), _SCENES):
             stop = min(start + _SCENES, len(dataset))
@@ -97,61 +90,37 @@ def _scene_tensors(batch: Batch) -> dict[str, Tensor]:
     return {name: value for name, value in batch.items() if name not in ("image", "mask", "objects")}
 
 
-def _published(name: str, batch: Batch) -> dict[str, np.ndarray]:
-    """Properties as the published files have them: `[n, entities, …]`, float32, or uint8 where they are codes."""
-    objects = dict(batch["objects"])
-    present = objects.pop("present")
-    features = {"visibility": torch.ones_like(present[:, :1]).float().repeat(1, 1 + present.shape[1])}
-    features["visibility"][:, 1:] = present.float()
-
-    def put(feature: str, value: Tensor) -> None:
-        value = value if value.dtype == torch.uint8 else value.float()
-        features[feature] = torch.cat([torch.zeros_like(value[:, :1]), value], dim=1)
-
-    if "position" in objects:
-        for axis, value in zip("xyz", objects.pop("position").unbind(-1), strict=True):
-            put(axis, value)
-        for category in CATEGORIES:
-            put("color" if category == "colour" else category, ((objects.pop(category) + 1) * present).byte())
-    elif name in GENERATORS and not objects["colour"].is_floating_point():
-        colours = torch.tensor(list(inspect.getmodule(GENERATORS[name]).COLOURS.values()), dtype=torch.float32)
-        colours = colours / (255 if colours.max() > 1 else 1)
-        objects["colour"] = colours[objects["colour"]] * present.unsqueeze(-1)
-    elif name == "multi_dsprites":
-        height, width = batch["image"].shape[-2:]
-        objects |= {"shape": (objects["shape"] + 1) * present, "x": objects["x"] / width, "y": objects["y"] / height}
-    for feature, value in objects.items():
-        put({"colour": "color", "pixel": "pixel_coords"}.get(feature, feature), value)
-    if name == "multi_dsprites":
-        features["color"][:, 0] = batch["image"][:, :, 0, 0]  # no sprite reaches the corner
-    return {feature: value.numpy() for feature, value in features.items()}
+def _published(dataset: Source, batch: Batch) -> dict[str, np.ndarray]:
+    """Features as the published files have them: `[n, entities, …]`, float32, or uint8 where they are codes."""
+    there = torch.nn.functional.pad(batch["objects"]["present"].float(), (1, 0), value=1.0)
+    return {name: value.numpy() for name, value in ({"visibility": there} | dataset.published(batch)).items()}
 
 
 # --- TFRecords ---
 
 
-def _tfrecord(name: str, batches: Iterator[Batch], temporary: Path, path: Path) -> None:
+def _tfrecord(dataset: Source, batches: Iterator[Batch], temporary: Path, path: Path) -> None:
     # Without a name and a time in it, the same scenes make the same file.
     with temporary.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=4, fileobj=raw, mtime=0) as file:
         for batch in batches:
-            _write_records(name, batch, file)
+            _write_records(dataset, batch, file)
 
 
-def _write_records(name: str, batch: Batch, file: BinaryIO) -> None:
+def _write_records(dataset: Source, batch: Batch, file: gzip.GzipFile) -> None:
     images, masks = _stored(batch, "tfrecord")
-    published = _published(name, batch)
+    published, layout = _published(dataset, batch), records.SCHEMAS.get(dataset.name, records.Schema())
     entities = np.arange(1 + batch["objects"]["present"].shape[1], dtype=np.uint8)
-    if name == "multi_dsprites" and (images == images[..., :1]).all():
+    if layout.entities_last and (images == images[..., :1]).all():
         images, published["color"] = images[..., :1], published["color"][..., :1]
     for i in range(len(images)):
         whole = np.equal(masks[i], entities[:, None, None]) * np.uint8(255)
         header_objects, objects = records.exact({key: value[i] for key, value in batch["objects"].items()})
         header_scene, scene = records.exact({key: value[i] for key, value in _scene_tensors(batch).items()})
-        header = {"dataset": name, "size": masks.shape[1:], "objects": header_objects, "extras": header_scene}
+        header = {"dataset": dataset.name, "size": masks.shape[1:], "objects": header_objects, "extras": header_scene}
         features = {
             records.OWN: json.dumps(header).encode(),
             "image": images[i],
-            "mask": whole.transpose(1, 2, 0) if name == "multi_dsprites" else whole,
+            "mask": whole.transpose(1, 2, 0) if layout.entities_last else whole,
             **{feature: value[i] for feature, value in published.items()},
             **objects,
             **scene,
@@ -162,20 +131,21 @@ def _write_records(name: str, batch: Batch, file: BinaryIO) -> None:
 # --- HDF5 ---
 
 
-def _hdf5(name: str, batches: Iterator[Batch], temporary: Path, path: Path) -> None:
+def _hdf5(dataset: Source, batches: Iterator[Batch], temporary: Path, path: Path) -> None:
     metadata_path = path.with_name(f"{path.stem.split('-')[0]}-metadata.npy")
-    with written_whole(metadata_path) as metadata, hdf5.optional("h5py").File(temporary, "w") as file:
-        file.attrs[hdf5.OWN] = json.dumps({"dataset": name})
+    with written_whole(metadata_path) as metadata, optional("h5py").File(temporary, "w") as file:
+        file.attrs[hdf5.OWN] = json.dumps({"dataset": dataset.name})
         moments: dict[str, list[np.ndarray]] = {}
         for batch in batches:
-            _append(file, name, batch, moments)
-        np.save(metadata, _metadata(file, moments), allow_pickle=True)
+            _append(file, dataset, batch, moments)
+        np.save(metadata, np.array(_metadata(file, moments), dtype=object), allow_pickle=True)
 
 
-def _append(file: Any, name: str, batch: Batch, visible: dict[str, list[np.ndarray]]) -> None:
+def _append(file: Any, dataset: Source, batch: Batch, visible: dict[str, list[np.ndarray]]) -> None:
     images, masks = _stored(batch, "hdf5")
     present = batch["objects"]["present"]
-    published = {key: value[..., None] if value.ndim == 2 else value for key, value in _published(name, batch).items()}
+    features = _published(dataset, batch)
+    published = {key: value[..., None] if value.ndim == 2 else value for key, value in features.items()}
     for key, value in published.items():
         visible.setdefault(key, []).append(value[:, 1:][present.numpy()])
     arrays = {
@@ -225,11 +195,11 @@ def _metadata(file: Any, visible: dict[str, list[np.ndarray]]) -> dict[str, dict
 # --- folders ---
 
 
-def _folder(name: str, batches: Iterator[Batch], temporary: Path, path: Path) -> None:
+def _folder(dataset: Source, batches: Iterator[Batch], temporary: Path, path: Path) -> None:
     first = next(batches)
     batches = (batch for part in ([first], batches) for batch in part)
-    if "position" in first["objects"]:
-        _clevr(name, batches, temporary)
+    if first["objects"].keys() >= NEEDED:
+        _clevr(dataset, batches, temporary)
         return
     kept: dict[str, list[np.ndarray]] = {}
     number = 0
@@ -239,7 +209,8 @@ def _folder(name: str, batches: Iterator[Batch], temporary: Path, path: Path) ->
             kept.setdefault(f"objects.{key}", []).append(value.numpy())
         for key, value in _scene_tensors(batch).items():
             kept.setdefault(key, []).append(value.numpy())
-    np.savez_compressed(temporary / OBJECTS, dataset=name, **{key: np.concatenate(v) for key, v in kept.items()})
+    arrays = {key: np.concatenate(parts) for key, parts in kept.items()}
+    np.savez_compressed(temporary / OBJECTS, allow_pickle=False, dataset=np.array(dataset.name), **arrays)
 
 
 def _write_pictures(batch: Batch, images: Path, masks: Path, pattern: str, number: int) -> int:
@@ -252,17 +223,17 @@ def _write_pictures(batch: Batch, images: Path, masks: Path, pattern: str, numbe
     return number + len(batch["image"])
 
 
-def _clevr(name: str, batches: Iterator[Batch], folder: Path, split: str = "train") -> None:
+def _clevr(dataset: Source, batches: Iterator[Batch], folder: Path, split: str = "train") -> None:
     (folder / "scenes").mkdir(parents=True)
     with (folder / "scenes" / f"CLEVR_{split}_scenes.json").open("w") as file:
         number = 0
         for batch in batches:
             rows = batch["objects"]["present"].shape[1]
             if number == 0:
-                info = {"split": split, "version": "1.0", "slotlib": {"dataset": name, "max_objects": rows}}
+                info = {"split": split, "version": "1.0", "slotlib": {"dataset": dataset.name, "max_objects": rows}}
                 file.write(f'{{"info": {json.dumps(info)}, "scenes": [')
-            places = (folder / kind / split for kind in ("images", "masks"))
-            after = _write_pictures(batch, *places, f"CLEVR_{split}_{{:06d}}.png", number)
+            images, masks = (folder / kind / split for kind in ("images", "masks"))
+            after = _write_pictures(batch, images, masks, f"CLEVR_{split}_{{:06d}}.png", number)
             for i in range(after - number):
                 scene = _clevr_scene(batch, i)
                 scene = {
@@ -307,7 +278,7 @@ def _clevr_scene(batch: Batch, i: int) -> dict[str, Any]:
     }
 
 
-FORMATS: dict[str, Callable[[str, Iterator[Batch], Path, Path], None]] = {
+FORMATS: dict[str, Callable[[Source, Iterator[Batch], Path, Path], None]] = {
     "tfrecord": _tfrecord,
     "hdf5": _hdf5,
     "folder": _folder,

@@ -1,4 +1,4 @@
-"""Scenes from files: what the readers of all formats share, and `read`, which finds the format out.
+"""Scenes from files: what the readers of all formats share.
 
 A reader yields what a generator yields: `image` float32 `[3, H, W]` in [0, 1], `mask` uint8 `[H, W]` where the file has
 masks, and `objects`, padded to one length, with `present`. Files are opened where they are read, once per process, so
@@ -9,10 +9,7 @@ import copy
 import importlib
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -20,15 +17,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
+
+from slotlib.data.scenes import Batch, Index, Source, each
 
 logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
-NAMES = {"color": "colour", "pixel_coords": "pixel"}
-"""What published files call a property → what it is called here."""
 
 
 class DataError(ValueError):
@@ -41,29 +37,6 @@ def optional(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError:
         raise ImportError(f'this format needs the package {module}: pip install "slotlib[files]"') from None
-
-
-@contextmanager
-def written_whole(path: Path, replace: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path` for a file or folder; it becomes `path` if the block ends well, else it goes.
-
-    Raises FileExistsError if there is something at `path` (unless it may `replace` it, a file only), OSError if the
-    folder cannot be written to.
-    """
-    if path.exists() and not replace:
-        raise FileExistsError(f"{path} already exists; remove it or choose another path")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as error:
-        raise type(error)(
-            error.errno, f"cannot write to the output folder: {error.strerror}", str(path.parent)
-        ) from None
-    try:
-        yield room / path.name
-        os.rename(room / path.name, path)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
 
 
 def picture(path: Path) -> np.ndarray:
@@ -122,8 +95,8 @@ def finish(item: Item, where: str, crop: Sequence[int] | None, resolution: tuple
     return {**item, "image": pixels, **({} if labels is None else {"mask": labels}), "objects": objects}
 
 
-class Files(Dataset):
-    """Scenes from files: map-style, as `Scenes`. A format is a subclass with `_read`, and `_open` if it has a handle.
+class Files(Source):
+    """Scenes from files. A format is a subclass with `stored`, and `opened` if it has a handle.
 
     Args:
         path: file or folder.
@@ -137,7 +110,7 @@ class Files(Dataset):
     def __init__(
         self,
         path: Path | str,
-        records: int | Sequence[int],
+        records: int | Sequence[int] | np.ndarray,
         crop: Sequence[int] | None = None,
         resolution: int | Sequence[int] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
@@ -151,6 +124,7 @@ class Files(Dataset):
             if len(resolution) != 2 or min(resolution) < 1:
                 raise ValueError(f"resolution must be one or two numbers of at least 1, got {resolution}")
         self.path, self.crop, self.resolution, self.on_error = Path(path), crop, resolution, on_error
+        self.name, self.origin = type(self).__name__, {"scenes": str(path)}
         self.records = np.arange(records) if isinstance(records, int) else np.asarray(records, dtype=np.int64)
         if not len(self.records):
             raise DataError(f"{path} holds no scenes that fit")
@@ -158,19 +132,19 @@ class Files(Dataset):
         self._unreadable = torch.zeros(len(self.records), dtype=torch.uint8).share_memory_()
         self._handle: tuple[int, Any] | None = None
 
-    def _read(self, record: int) -> Item:
+    def stored(self, record: int) -> Item:
         """Record number `record` as `finish` takes it. Raises DataError or OSError naming file and record."""
         raise NotImplementedError
 
-    def _open(self) -> Any:
-        """What `_read` reads from; called once per process."""
+    def opened(self) -> Any:
+        """What `stored` reads from; called once per process."""
         raise NotImplementedError
 
     @property
     def file(self) -> Any:
-        """What `_open` returned in this process."""
+        """What `opened` returned in this process."""
         if self._handle is None or self._handle[0] != os.getpid():
-            self._handle = (os.getpid(), self._open())
+            self._handle = (os.getpid(), self.opened())
         return self._handle[1]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -198,10 +172,10 @@ class Files(Dataset):
                 except (DataError, OSError) as error:
                     if self.on_error == "raise":
                         raise
-                    self._skip(j, str(error))
+                    self.skip(j, str(error))
         raise DataError(f"{self.path}: none of the {len(self)} records can be read")
 
-    def __getitems__(self, index: Sequence[int]) -> list[Item]:
+    def __getitems__(self, index: Index) -> list[Item]:
         index = [int(i) for i in index]
         items = {i: self[i] for i in sorted(set(index))}  # in the order of the file, which is cheaper to read
         return [items[i] for i in index]
@@ -213,18 +187,18 @@ class Files(Dataset):
         part._handle = None
         return part
 
-    def batch(self, index: Sequence[int] | Tensor | range) -> Item:
-        """The scenes numbered `index`, stacked."""
-        return default_collate(self.__getitems__(index))
+    def batch(self, index: Index, device: torch.device | str = "cpu") -> Batch:
+        return each(default_collate(self.__getitems__(index)), lambda value: value.to(device))
 
     def _item(self, record: int) -> Item:
-        return finish(self._read(record), self._where(record), self.crop, self.resolution)
+        return finish(self.stored(record), self.where(record), self.crop, self.resolution)
 
-    def _where(self, record: int) -> str:
+    def where(self, record: int) -> str:
         """How errors name a record."""
         return f"{self.path}, record {record}"
 
-    def _skip(self, j: int, reason: str) -> None:
+    def skip(self, j: int, reason: str) -> None:
+        """Count scene `j` as unreadable, and say so once."""
         if not self._unreadable[j]:
             self._unreadable[j] = 1
             logger.warning("skipped: %s", reason)
@@ -234,42 +208,3 @@ def first_present(present: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
     """Objects that are there come first: their order, and the labels that go with it."""
     order = np.argsort(~present, kind="stable")
     return order, np.concatenate([[0], 1 + np.argsort(order)]).astype(np.uint8)[labels]
-
-
-def padded(rows: Sequence[Any], length: int, dtype: torch.dtype, width: tuple[int, ...] = ()) -> Tensor:
-    """`rows` (one per object) as a tensor of `length` rows, the missing ones zero."""
-    table = torch.zeros(length, *width, dtype=dtype)
-    if len(rows):
-        table[: len(rows)] = torch.as_tensor(rows, dtype=dtype)
-    return table
-
-
-def read(path: Path | str, **options: Any) -> Files:
-    """Scenes from a file or folder, whatever its format.
-
-    A folder with `scenes/` is CLEVR v1.0 (`ClevrFolder`), any other a folder of images (`ImageFolder`). `.npz` is
-    dSprites (`DSprites`), `.hdf5` and `.h5` the files of object-centric-library (`Hdf5`), anything else TFRecords of
-    the Multi-Object Datasets (`Records`).
-
-    Args:
-        path: file or folder.
-        options: those of the format, and `crop`, `resolution`, `on_error` as in `Files`.
-
-    Raises:
-        FileNotFoundError: nothing is there, or a part is missing.
-        DataError: the content is not what the format says.
-        TypeError: an option that the format does not have.
-    """
-    from slotlib.data.clevr_folder import ClevrFolder
-    from slotlib.data.dsprites import DSprites
-    from slotlib.data.folder import ImageFolder
-    from slotlib.data.hdf5 import Hdf5
-    from slotlib.data.records import Records
-
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file or folder at {path}")
-    if path.is_dir():
-        return (ClevrFolder if (path / "scenes").is_dir() else ImageFolder)(path, **options)
-    by_ending = {".npz": DSprites, ".hdf5": Hdf5, ".h5": Hdf5}
-    return by_ending.get(path.suffix, Records)(path, **options)

@@ -54,10 +54,10 @@ class ImageFolder(Files):
             with Image.open(self.images[0]) as first:  # the header only
                 self.size = (first.height, first.width)
 
-    def _where(self, record: int) -> str:
+    def where(self, record: int) -> str:
         return str(self.images[record])
 
-    def _read(self, record: int) -> Item:
+    def stored(self, record: int) -> Item:
         file = self.images[record]
         item: Item = {"image": rgb(picture(file))}
         if self.size not in (None, item["image"].shape[:2]):

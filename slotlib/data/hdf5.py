@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from slotlib.data.files import NAMES, DataError, Files, Item, first_present, optional
+from slotlib.data.files import DataError, Files, Item, first_present, optional
+from slotlib.data.published import NAMES
 
 OWN = "slotlib"
 """Attribute that names the dataset in slotlib's own files; their `slotlib.NAME` datasets are kept exactly."""
@@ -41,14 +42,14 @@ class Hdf5(Files):
         if not path.is_file():
             raise FileNotFoundError(f"no HDF5 file at {path}")
         self.path, self.background = path, background
-        with self._open() as file:
+        with self.opened() as file:
             self._check(file)
             self.scenes, self.objects = self._properties(file)
         counts = self.objects["present"].sum(1)
         fits = torch.ones_like(counts, dtype=torch.bool) if max_objects is None else counts <= max_objects
         super().__init__(path, fits.nonzero().squeeze(1).tolist(), **options)
 
-    def _open(self) -> Any:
+    def opened(self) -> Any:
         try:
             return optional("h5py").File(self.path, "r")
         except OSError as error:
@@ -90,7 +91,8 @@ class Hdf5(Files):
         present = np.take_along_axis(visible, order, 1)
         entities = self.background + visible.shape[1]
         objects = {"present": torch.from_numpy(present)}
-        for name in file:
+        names: list[str] = list(file)
+        for name in names:
             stored = file[name]
             if name in ("image", "mask", "visibility") or stored.ndim < 2 or stored.shape[:2] != (count, entities):
                 continue
@@ -100,11 +102,11 @@ class Hdf5(Files):
             objects[NAMES.get(name, name)] = rows.squeeze(2) if rows.shape[2] == 1 else rows
         return {}, objects
 
-    def _read(self, record: int) -> Item:
+    def stored(self, record: int) -> Item:
         try:
             image, mask = self.file["image"][record], self.file["mask"][record, ..., 0]
         except OSError as error:
-            raise DataError(f"{self._where(record)}: cannot be read: {error}") from None
+            raise DataError(f"{self.where(record)}: cannot be read: {error}") from None
         if hasattr(self, "visible"):
             mask = np.where(mask < self.background, 0, mask - (self.background - 1)).astype(np.uint8)
             if mask.max() <= self.visible.shape[1]:  # else `finish` says what is wrong

@@ -17,6 +17,7 @@ positions. What the published files are is known only in words (numbers of sprit
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,7 +27,9 @@ from torch import Tensor
 from slotlib.data import dsprites
 from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
+from slotlib.data.published import features
 from slotlib.data.random import integers, uniform
+from slotlib.data.scenes import Batch, Generator
 from slotlib.data.sprites import arrange, check, count, outline, paint
 
 SHAPES = ("square", "ellipse", "heart")
@@ -100,7 +103,7 @@ def draw(
     sprites: str | Path | None = None,
     held_out: Sequence[Mapping[str, str | int]] = (),
     novel: bool = False,
-) -> dict[str, Tensor | dict[str, Tensor]]:
+) -> Batch:
     """Draw the scenes numbered `index`, all at once, on the device of `index`.
 
     Args:
@@ -150,18 +153,19 @@ def draw(
     cosine, sine = angle.cos().to(device)[turn], angle.sin().to(device)[turn]
 
     def centre(place: Tensor) -> tuple[Tensor, Tensor]:
-        return ((_FIRST + integers(place, POSITIONS)) * zoom).unbind(-1)
+        x, y = ((_FIRST + integers(place, POSITIONS)) * zoom).unbind(-1)
+        return x, y
 
     def drawn(rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         kinds, angle = (_square, _ellipse, _heart), (cosine[rows], sine[rows])
         return outline(kinds, shape[rows], size[rows] * zoom, angle, *centre(place), _REACH * zoom, resolution)
 
-    def taken(rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    def taken(file: dsprites.Sprites, rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         x, y = integers(place, POSITIONS).unbind(-1)
-        cover = dsprites.load(sprites).at(shape[rows], scale[rows], turn[rows], x, y).float()
+        cover = file.at(shape[rows], scale[rows], turn[rows], x, y).float()
         return cover, torch.zeros(*x.shape, 2, dtype=torch.int64, device=device)
 
-    figure = drawn if sprites is None else taken
+    figure = drawn if sprites is None else partial(taken, dsprites.load(sprites))
     place, cover, corner, mask = arrange(seed, index, present, figure, resolution, min_visible)
     x, y = centre(place)
     objects = {
@@ -180,3 +184,16 @@ def draw(
             "colour": colour.float().where(present.unsqueeze(-1), 0),
         },
     }
+
+
+def published(batch: Batch) -> dict[str, Tensor]:
+    """The objects as the published files have them: shapes count from 1, positions are shares of the image, and the
+    background has its colour."""
+    objects, (height, width) = batch["objects"], batch["image"].shape[-2:]
+    place = {"x": objects["x"] / width, "y": objects["y"] / height}
+    table = features({"objects": {**objects, **place, "shape": (objects["shape"] + 1) * objects["present"]}})
+    table["color"][:, 0] = batch["image"][:, :, 0, 0]  # no sprite reaches the corner
+    return table
+
+
+GENERATOR = Generator(draw, {"shape": SHAPES}, published)

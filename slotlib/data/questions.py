@@ -1,7 +1,7 @@
 """Questions about CLEVR's scenes, and how a set answers them (chapter 05).
 
 A question is a small program: keep the objects that fit a description, perhaps only those on one side of a landmark,
-and count them. `answer` runs it on a set of objects, 19 values each (`clevr_folder.clevr_targets`). The set may be the
+and count them. `answer` runs it on a set of objects, 19 values each (`targets.clevr_targets`). The set may be the
 true one or a predicted one: nothing is learned here, so every wrong answer is the set's fault.
 
 `ask` makes questions up, `text` reads one out, `encode` turns one into numbers for a network. The kinds follow
@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from slotlib.data.clevr_folder import CATEGORIES
-from slotlib.metrics import PROPERTIES
+from slotlib.data.targets import CATEGORIES, PROPERTIES
 
 KINDS = ("count", "count beside", "exist", "exist beside", "compare")
 SIDES = {"left": "left of", "right": "right of", "front": "in front of", "behind": "behind"}
@@ -35,8 +34,8 @@ class Question(NamedTuple):
     """One of `KINDS`; "beside" is any of the sides."""
     what: Description
     """The objects asked for."""
-    other: Description | None = None
-    """The landmark, or the group to compare with: are there more of `what` than of `other`?"""
+    other: Mapping[str, int] = {}
+    """The landmark, or the group to compare with: are there more of `what` than of `other`? Else empty."""
     side: str | None = None
     """One of `SIDES`: where they are, seen from the landmark."""
 
@@ -178,7 +177,7 @@ def text(question: Question) -> str:
 def encode(question: Question) -> Float[Tensor, "39"]:
     """The question as zeros and ones: kind, the values of `what` and of `other`, side."""
     parts = [torch.tensor([kind == question.kind for kind in KINDS])]
-    for description in (question.what, question.other or {}):
+    for description in (question.what, question.other):
         for name, names in CATEGORIES.items():
             parts.append(torch.arange(len(names)) == description.get(name, -1))
     parts.append(torch.tensor([side == question.side for side in SIDES]))

@@ -1,4 +1,4 @@
-"""The Multi-Object Datasets (Kabra et al., 2019): gzipped TFRecords, streamed or by number.
+"""The Multi-Object Datasets (Kabra et al., 2019): gzipped TFRecords, by number.
 
 | schema | scenes | entities | in the file |
 |---|---|---|---|
@@ -21,7 +21,7 @@ Files that slotlib exported hold, besides the published features, every property
 gzip cannot be entered in the middle. `Records` reads a file once to find every record and, each so many megabytes, the
 state of the decompression (a *seek point*); this index is kept beside the file. A random record then costs the
 decompression of what lies between it and the seek point before. Files of many gigabytes have few points per record:
-stream those (`RecordStream`), or export them once to HDF5.
+export those once to HDF5.
 """
 
 import gzip
@@ -30,29 +30,40 @@ import json
 import logging
 import math
 import zipfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
 from tqdm.auto import tqdm
 
+from slotlib.checkpoint import written_whole
 from slotlib.data import tfrecord
-from slotlib.data.files import NAMES, DataError, Files, Item, finish, first_present, optional, rgb, written_whole
+from slotlib.data.files import DataError, Files, Item, first_present, optional, rgb
+from slotlib.data.published import NAMES
 
 logger = logging.getLogger(__name__)
 
-_PROPERTIES = {"x", "y", "shape", "color", "visibility"}
+
+class Schema(NamedTuple):
+    """What a published dataset has in its files."""
+
+    features: frozenset[str] = frozenset({"image", "mask"})
+    background: int = 1
+    """The first so many entities are background."""
+    entities_last: bool = False
+    """Masks are `[H, W, entity, 1]` instead of `[entity, H, W, 1]`, and images without colour have one channel."""
+
+
+_PROPERTIES = {"image", "mask", "x", "y", "shape", "color", "visibility"}
 SCHEMAS = {
-    "tetrominoes": {"image", "mask", *_PROPERTIES},
-    "multi_dsprites": {"image", "mask", *_PROPERTIES, "orientation", "scale"},
-    "clevr_with_masks": {"image", "mask", *_PROPERTIES, "z", "pixel_coords", "rotation", "size", "material"},
-    "objects_room": {"image", "mask"},
+    "tetrominoes": Schema(frozenset(_PROPERTIES)),
+    "multi_dsprites": Schema(frozenset({*_PROPERTIES, "orientation", "scale"}), entities_last=True),
+    "clevr_with_masks": Schema(frozenset({*_PROPERTIES, "z", "pixel_coords", "rotation", "size", "material"})),
+    "objects_room": Schema(background=4),
 }
-"""The features of each published dataset."""
+"""The published datasets."""
 OWN = "slotlib"
 """Feature that tells slotlib's own files: JSON with the dataset, the image size, and the properties kept exactly."""
 _POINTS = 256  # seek points about every 1/256 of the compressed size: some thousand points, 32 KB each
@@ -60,12 +71,13 @@ _POINTS = 256  # seek points about every 1/256 of the compressed size: some thou
 
 def _schema(features: set[str], name: str | None, where: str) -> str:
     """Which schema a record has. Raises DataError if it has none, or another than `name`."""
-    for schema, expected in SCHEMAS.items() if name is None else [(name, SCHEMAS[name])]:
+    for schema in SCHEMAS if name is None else [name]:
+        expected = SCHEMAS[schema].features
         if features == expected or (name is not None and features >= expected):
             return schema
     raise DataError(
         f"{where}: expected the features of {name or 'one of ' + ', '.join(SCHEMAS)}"
-        + (f" ({', '.join(sorted(SCHEMAS[name]))})" if name else "")
+        + (f" ({', '.join(sorted(SCHEMAS[name].features))})" if name else "")
         + f", got {', '.join(sorted(features)) or 'none'}"
     )
 
@@ -93,9 +105,8 @@ def item_of(record: memoryview, where: str, schema: str | None = None, backgroun
     features = tfrecord.decode(record, where)
     own = json.loads(bytes(features[OWN])) if OWN in features and schema is None else None
     published = {name: value for name, value in features.items() if not name.startswith(OWN)}
-    schema = own["dataset"] if own else _schema(set(published), schema, where)
-    if background is None:
-        background = 4 if schema == "objects_room" else 1
+    layout = SCHEMAS.get(own["dataset"] if own else _schema(set(published), schema, where), Schema())
+    background = layout.background if background is None else background
     image, mask = published.pop("image"), published.pop("mask")
 
     if "visibility" in published:
@@ -110,7 +121,7 @@ def item_of(record: memoryview, where: str, schema: str | None = None, backgroun
             "per entity and pixel, and 1 or 3 per pixel"
         )
     pixels = image.reshape(*size, int(channels))
-    masks = mask.reshape(*size, entities).transpose(2, 0, 1) if schema == "multi_dsprites" else mask
+    masks = mask.reshape(*size, entities).transpose(2, 0, 1) if layout.entities_last else mask
     masks = masks.reshape(entities, *size)[background:] != 0
     labels = (masks * np.arange(1, len(masks) + 1, dtype=np.uint8)[:, None, None]).max(0, initial=0)
     stored = {"image": rgb(pixels[..., 0]) if channels == 1 else pixels, "mask": labels}
@@ -123,18 +134,18 @@ def item_of(record: memoryview, where: str, schema: str | None = None, backgroun
     order, stored["mask"] = first_present(present, labels)
     objects = {"present": torch.from_numpy(present[order])}
     for name, value in published.items():
-        if name not in SCHEMAS[schema]:
+        if name not in layout.features:
             continue
         if len(value) % entities:
             raise DataError(f"{where}: {name} has {len(value)} values for {entities} entities")
         rows = value.reshape(entities, -1)[background:][order] * present[order][:, None]
         if value.dtype == np.uint8:
-            column = torch.from_numpy(np.maximum(rows.astype(np.int64) - 1, 0))
+            column = torch.from_numpy(np.maximum(rows.astype(np.int64) - 1, 0)).squeeze(1)
         else:
             column = torch.from_numpy(rows.astype(np.int64 if name == "shape" else np.float32))
-        objects[NAMES.get(name, name)] = column if name in ("color", "pixel_coords") else column.squeeze(1)
-    if schema == "clevr_with_masks":
-        objects["colour"] = objects["colour"].squeeze(1)
+            column = column if name in ("color", "pixel_coords") else column.squeeze(1)
+        objects[NAMES.get(name, name)] = column
+    if "z" in objects:
         objects["position"] = torch.stack([objects.pop(axis) for axis in "xyz"], dim=1)
     return {**stored, "objects": objects}
 
@@ -195,7 +206,7 @@ def _scan(path: Path) -> _Index:
             return _Index(offsets, lengths, counts, damage, np.frombuffer(buffer.getvalue(), dtype=np.uint8))
 
 
-def _walk(file: BinaryIO, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+def _walk(file: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """The first four fields of an index."""
     lengths, counts, damage = [], [], ""
     try:
@@ -265,23 +276,21 @@ class Records(Files):
             logger.warning("%s holds %d whole scenes: %s", path, len(index.offsets), index.damage)
         self.schema, self.background, self.index = schema, background, index
         if max_objects is not None and (index.counts < 0).all():
-            raise DataError(
-                f"{path} has no visibility, so that scenes cannot be chosen by max_objects; stream it instead"
-            )
+            raise DataError(f"{path} has no visibility, so that scenes cannot be chosen by max_objects")
         fits = np.ones(len(index.counts), dtype=bool) if max_objects is None else index.counts <= max_objects
         super().__init__(path, np.flatnonzero(fits), **options)
         if self.on_error == "raise":
             self[0]  # another schema shows here, not in a worker an hour later
 
-    def _open(self) -> BinaryIO:
+    def opened(self) -> IO[bytes]:
         if not len(self.index.points):
             return self.path.open("rb")
         file = optional("indexed_gzip").IndexedGzipFile(str(self.path), drop_handles=False, buffer_size=1 << 16)
         file.import_index(fileobj=io.BytesIO(self.index.points.tobytes()))
         return file
 
-    def _read(self, record: int) -> Item:
-        where = self._where(record)
+    def stored(self, record: int) -> Item:
+        where = self.where(record)
         place, length = int(self.index.offsets[record]), int(self.index.lengths[record])
         try:
             self.file.seek(place)
@@ -293,87 +302,6 @@ class Records(Files):
                 slow.seek(place)
                 body = slow.read(length)
         return item_of(tfrecord.content(body, where), where, self.schema, self.background)
-
-
-class RecordStream(IterableDataset):
-    """A TFRecords file of the Multi-Object Datasets from front to back: the fast way through a large one.
-
-    With DataLoader workers every worker decompresses the whole file and decodes its share of the records. Options are
-    those of `Records`, and:
-
-    Args:
-        shuffle: size of the buffer that scenes are drawn from at random, per worker; 0 keeps the file's order.
-        seed: of those draws. Every pass has the same order; set `seed` before the next one for another.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        schema: str | None = None,
-        background: int | None = None,
-        max_objects: int | None = None,
-        crop: tuple[int, int, int, int] | None = None,
-        resolution: tuple[int, int] | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-        shuffle: int = 0,
-        seed: int = 0,
-    ):
-        self.path = _checked(path, schema)
-        self.schema, self.background, self.max_objects = schema, background, max_objects
-        self.crop, self.resolution, self.on_error = crop, resolution, on_error
-        self.shuffle, self.seed = shuffle, seed
-        self._skipped = torch.zeros(1024, dtype=torch.int64).share_memory_()  # one number per worker
-
-    @property
-    def skipped(self) -> int:
-        """How many records could not be read, over all passes and workers."""
-        return int(self._skipped.sum())
-
-    def _error(self, error: DataError, worker: int) -> None:
-        if self.on_error == "raise":
-            raise error
-        self._skipped[worker] += 1
-        logger.warning("skipped: %s", error)
-
-    def _items(self, worker: int, workers: int) -> Iterator[Item]:
-        with gzip.open(self.path) if _gzipped(self.path) else self.path.open("rb") as file:
-            bodies = enumerate(tfrecord.frames(file, str(self.path)))
-            while True:
-                try:
-                    number, body = next(bodies, (None, b""))
-                except DataError as error:  # nothing can be read beyond it; one worker counts it
-                    if worker == 0 or self.on_error == "raise":
-                        self._error(error, worker)
-                    return
-                if number is None:
-                    return
-                if number % workers != worker:
-                    continue
-                where = f"{self.path}, record {number}"
-                try:
-                    item = item_of(tfrecord.content(body, where), where, self.schema, self.background)
-                    if self.max_objects is None or item["objects"]["present"].sum() <= self.max_objects:
-                        yield finish(item, where, self.crop, self.resolution)
-                except DataError as error:
-                    self._error(error, worker)
-
-    def __iter__(self) -> Iterator[Item]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        items = self._items(worker, workers)
-        if not self.shuffle:
-            yield from items
-            return
-        generator = np.random.default_rng([self.seed, worker])
-        buffer: list[Item] = []
-        for item in items:
-            if len(buffer) < self.shuffle:
-                buffer.append(item)
-                continue
-            k = int(generator.integers(len(buffer)))
-            buffer[k], item = item, buffer[k]
-            yield item
-        yield from (buffer[k] for k in generator.permutation(len(buffer)))
 
 
 def _checked(path: Path | str, schema: str | None) -> Path:

@@ -15,7 +15,9 @@ from torch import Tensor
 from slotlib.data import sprites
 from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
+from slotlib.data.published import features, in_colour
 from slotlib.data.random import integers, uniform
+from slotlib.data.scenes import Batch, Generator
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = {
@@ -30,6 +32,7 @@ COLOURS = {
 }
 SIZES = {"small": 5.0, "medium": 7.0, "large": 9.0}
 """Radius of the circle of the same area, in pixels of a 64×64 image."""
+VALUES = {"shape": SHAPES, "colour": tuple(COLOURS), "size": tuple(SIZES)}
 BACKGROUND = (20, 22, 30)
 MAX_OBJECTS = 12
 TURNS = (0.0, math.pi / 2, 2 * math.pi / 3)
@@ -59,7 +62,7 @@ def draw(
     min_visible: float = 0.5,
     held_out: Sequence[Mapping[str, str | int]] = (),
     novel: bool = False,
-) -> dict[str, Tensor | dict[str, Tensor]]:
+) -> Batch:
     """Draw the scenes numbered `index`, all at once, on the device of `index`.
 
     Args:
@@ -81,7 +84,7 @@ def draw(
     """
     least, most = bounds(num_objects, MAX_OBJECTS)
     sprites.check(resolution, min_visible)
-    table = combinations({"shape": SHAPES, "colour": COLOURS, "size": SIZES}, held_out, novel).to(index.device)
+    table = combinations(VALUES, held_out, novel).to(index.device)
     u = uniform(seed, index, 1 + 2 * most)
     present = sprites.count(u[:, 0], least, most)
     which, turn = u[:, 1:].unflatten(1, (most, 2)).unbind(-1)
@@ -97,7 +100,8 @@ def draw(
     def centre(rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Anywhere where the whole object is in the image."""
         room = (resolution - 2 * reach[rows]).unsqueeze(-1)
-        return (reach[rows].unsqueeze(-1) + place * room).unbind(-1)
+        x, y = (reach[rows].unsqueeze(-1) + place * room).unbind(-1)
+        return x, y
 
     def figure(rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         kinds, angle = (_circle, _square, _triangle), (cosine[rows], sine[rows])
@@ -120,3 +124,11 @@ def draw(
         "mask": mask,
         "objects": {"present": present} | {name: value.where(present, 0) for name, value in objects.items()},
     }
+
+
+def published(batch: Batch) -> dict[str, Tensor]:
+    """The objects as the published files of such scenes have them: colours as RGB."""
+    return features(in_colour(batch, COLOURS, full=255))
+
+
+GENERATOR = Generator(draw, VALUES, published)

@@ -156,8 +156,8 @@ def paint(
     palette = (
         torch.cat([background.unsqueeze(1), colour], dim=1).mul(255).round().float().mT
     )  # [scenes, 3, 1 + objects]
-    parts = [cover, corner, palette]
-    image = [_compose(*part, resolution) for part in zip(*(part.split(_SCENES) for part in parts), strict=True)]
+    parts = zip(cover.split(_SCENES), corner.split(_SCENES), palette.split(_SCENES), strict=True)
+    image = [_compose(*part, resolution) for part in parts]
     return torch.cat(image) if image else palette.new_zeros(0, 3, resolution, resolution)
 
 

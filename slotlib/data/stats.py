@@ -1,17 +1,14 @@
 """What a dataset holds, counted: colours, objects per image, visible pixels, frequencies of categories."""
 
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from slotlib.data import GENERATORS
-from slotlib.data.clevr_folder import CATEGORIES, ClevrFolder
+from slotlib.data.scenes import Source
 
 _SCENES = 64
 _PLACES = ("x", "y")  # whole numbers that are no categories
@@ -34,7 +31,7 @@ class Statistics(NamedTuple):
     """For each categorical property how many objects have which value."""
 
 
-def statistics(dataset: Dataset, count: int, progress: bool = True) -> Statistics:
+def statistics(dataset: Source, count: int, progress: bool = True) -> Statistics:
     """Count over the first `count` scenes of `dataset`, or over all if there are fewer."""
     count = min(count, len(dataset))
     total, squares, pixels = torch.zeros(3).double(), torch.zeros(3).double(), 0
@@ -55,6 +52,7 @@ def statistics(dataset: Dataset, count: int, progress: bool = True) -> Statistic
             if value.dtype == torch.int64 and value.ndim == 2 and name not in _PLACES:
                 values.setdefault(name, []).append(value[present])
     mean = total / pixels
+    names = dataset.values
     return Statistics(
         scenes=count,
         size=tuple(batch["image"].shape[2:]),
@@ -62,21 +60,8 @@ def statistics(dataset: Dataset, count: int, progress: bool = True) -> Statistic
         spread=(squares / pixels - mean.square()).clamp(min=0).sqrt().float(),
         objects=torch.cat(counts).bincount(),
         visible=torch.cat(visible) if visible else None,
-        categories={name: _frequencies(torch.cat(found), _names(dataset, name)) for name, found in values.items()},
+        categories={name: _frequencies(torch.cat(found), names.get(name, ())) for name, found in values.items()},
     )
-
-
-def _names(dataset: Dataset, name: str) -> Sequence[str]:
-    """What the values of a property are called, where that is known."""
-    if isinstance(dataset, ClevrFolder):
-        return CATEGORIES.get(name, ())
-    draw = getattr(dataset, "draw", None)
-    if draw not in GENERATORS.values():
-        return ()
-    module = sys.modules[draw.__module__]
-    if name == "shape" and hasattr(module, "LETTERS"):
-        return module.LETTERS
-    return tuple(getattr(module, f"{name.upper()}S", ()))
 
 
 def _frequencies(values: Int[Tensor, "objects"], names: Sequence[str]) -> dict[str, int]:

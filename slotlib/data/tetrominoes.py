@@ -14,7 +14,9 @@ from torch import Tensor
 
 from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
+from slotlib.data.published import features, in_colour
 from slotlib.data.random import integers, uniform
+from slotlib.data.scenes import Batch, Generator
 
 RESOLUTION = 35
 BLOCK = 5
@@ -62,6 +64,7 @@ def _bevel() -> Int[Tensor, "5 5"]:
 
 
 PIECES, LETTERS = _fixed_pieces()
+VALUES = {"shape": LETTERS, "colour": tuple(COLOURS)}
 BEVEL = _bevel()
 
 
@@ -105,7 +108,7 @@ def draw(
     resolution: int = RESOLUTION,
     held_out: Sequence[Mapping[str, str | int]] = (),
     novel: bool = False,
-) -> dict[str, Tensor | dict[str, Tensor]]:
+) -> Batch:
     """Draw the scenes numbered `index`, all at once, on the device of `index`.
 
     Args:
@@ -129,7 +132,7 @@ def draw(
     if resolution < 4 * BLOCK:
         raise ValueError(f"resolution must be at least {4 * BLOCK}, got {resolution}")
     least, most = bounds(num_objects, resolution**2 // 200)
-    table = combinations({"shape": LETTERS, "colour": COLOURS}, held_out, novel).to(index.device)
+    table = combinations(VALUES, held_out, novel).to(index.device)
     u = uniform(seed, index, 1 + most)
     count = least + integers(u[:, 0], most - least + 1)
     # Two uniform numbers per piece, its rotation's and its colour's, make one, digit by digit.
@@ -178,3 +181,11 @@ def draw(
             "y": box[..., 0].where(present, 0),
         },
     }
+
+
+def published(batch: Batch) -> dict[str, Tensor]:
+    """The objects as the published files have them: colours as RGB."""
+    return features(in_colour(batch, COLOURS, full=1))
+
+
+GENERATOR = Generator(draw, VALUES, published)

@@ -5,10 +5,11 @@ a map from feature names to a list of byte strings, floats or integers. The Mult
 byte string *per value*, so that a CLEVR scene has a million of them; here they are one NumPy view.
 """
 
+import gzip
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -19,7 +20,7 @@ HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 _BYTES, _FLOATS = 1, 2  # numbers of the fields of tf.train.Feature
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 
-Feature = bytes | UInt8[np.ndarray, "values"] | Float32[np.ndarray, "values"]
+Feature = UInt8[np.ndarray, "values"] | Float32[np.ndarray, "values"]
 
 
 def checksum(content: bytes) -> int:
@@ -34,7 +35,7 @@ def frame(content: bytes) -> bytes:
     return header + _FOOTER.pack(checksum(header)) + content + _FOOTER.pack(checksum(content))
 
 
-def frames(file: BinaryIO, where: str) -> Iterator[bytes]:
+def frames(file: IO[bytes] | gzip.GzipFile, where: str) -> Iterator[bytes]:
     """The records of an open file from where it stands, each with its checksum at the end (see `content`).
 
     Raises DataError, after the last whole record, if the file ends within a record or a record's length is damaged:
@@ -153,7 +154,7 @@ def _delimited(number: int, message: bytes) -> bytes:
     return bytes([number << 3 | _DELIMITED]) + _length(len(message)) + message
 
 
-def _list(value: Feature) -> bytes:
+def _list(value: Feature | bytes) -> bytes:
     if isinstance(value, bytes):
         return _delimited(_BYTES, _delimited(1, value))
     if value.dtype == np.uint8:
@@ -164,7 +165,7 @@ def _list(value: Feature) -> bytes:
     return _delimited(_FLOATS, _delimited(1, value.astype("<f4").tobytes()))
 
 
-def encode(features: Mapping[str, Feature]) -> bytes:
+def encode(features: Mapping[str, Feature | bytes]) -> bytes:
     """A `tf.train.Example`: bytes become one string, uint8 arrays one string per value, others floats."""
     entries = [_delimited(1, name.encode()) + _delimited(2, _list(value)) for name, value in features.items()]
     return _delimited(1, b"".join(_delimited(1, entry) for entry in entries))

@@ -6,15 +6,16 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from written import same
 
 from slotlib import data
-from slotlib.data import multi_dsprites
+from slotlib.data import multi_dsprites, read
 from slotlib.data.clevr_folder import ClevrFolder
 from slotlib.data.export import FORMATS, export
-from slotlib.data.files import read
 from slotlib.data.folder import ImageFolder
 from slotlib.data.hdf5 import Hdf5
 from slotlib.data.records import Records
+from slotlib.data.scenes import Source, each
 
 ENDINGS = {"tfrecord": ".tfrecords", "hdf5": "-full.hdf5", "folder": ""}
 SMALL = {"clevr": {"resolution": 32, "num_objects": 3}}
@@ -23,8 +24,10 @@ CASES += [("multi_dsprites", {"variant": variant}) for variant in multi_dsprites
 CASES += [("tetrominoes", {"num_objects": (1, 4)}), ("shapes", {"resolution": 48})]
 
 
-class Batch(torch.utils.data.Dataset):
-    """A batch that is there already, as a dataset."""
+class Batch(Source):
+    """A batch that is there already, as a source."""
+
+    name = "Batch"
 
     def __init__(self, content):
         self.content = content
@@ -32,12 +35,8 @@ class Batch(torch.utils.data.Dataset):
     def __len__(self):
         return len(self.content["image"])
 
-    def batch(self, index):
-        return rows(self.content, torch.as_tensor(index))
-
-
-def rows(content, index):
-    return {name: rows(part, index) if isinstance(part, dict) else part[index] for name, part in content.items()}
+    def batch(self, index, device="cpu"):
+        return each(self.content, lambda value: value[torch.as_tensor(index)])
 
 
 def clevr_like(count=70, most=10, size=(24, 32)) -> Batch:
@@ -63,16 +62,6 @@ def clevr_like(count=70, most=10, size=(24, 32)) -> Batch:
     )
 
 
-def assert_same(a: dict, b: dict) -> None:
-    assert a.keys() == b.keys()
-    for name, value in a.items():
-        if isinstance(value, dict):
-            assert_same(value, b[name])
-        else:
-            assert value.dtype == b[name].dtype, name
-            assert torch.equal(value, b[name]), name
-
-
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(("name", "options"), CASES, ids=str)
 def test_generated_scenes_come_back_exactly(tmp_path, name, options, format):
@@ -80,7 +69,7 @@ def test_generated_scenes_come_back_exactly(tmp_path, name, options, format):
     path = export(scenes, tmp_path / f"scenes{ENDINGS[format]}", format, progress=False)
     back = read(path)
     assert len(back) == len(scenes)
-    assert_same(back.batch(range(len(back))), scenes.batch(range(len(scenes))))
+    assert same(back.batch(range(len(back))), scenes.batch(range(len(scenes))))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -88,7 +77,7 @@ def test_clevr_comes_back_exactly(tmp_path, format):
     scenes = clevr_like()
     back = read(export(scenes, tmp_path / f"scenes{ENDINGS[format]}", format, progress=False))
     assert isinstance(back, {"tfrecord": Records, "hdf5": Hdf5, "folder": ClevrFolder}[format])
-    assert_same(back.batch(range(70)), scenes.content)
+    assert same(back.batch(range(70)), scenes.content)
 
 
 def test_files_can_be_exported_to_another_format(tmp_path):
@@ -97,7 +86,7 @@ def test_files_can_be_exported_to_another_format(tmp_path):
     export(scenes, path, progress=False)
     for format, name in (("hdf5", "b.hdf5"), ("folder", "c"), ("tfrecord", "d.tfrecords")):
         path = export(read(path), tmp_path / name, format, progress=False)
-    assert_same(read(path).batch(range(20)), scenes.batch(range(20)))
+    assert same(read(path).batch(range(20)), scenes.batch(range(20)))
 
 
 def test_images_without_masks_go_to_folders_only(tmp_path):
@@ -105,7 +94,7 @@ def test_images_without_masks_go_to_folders_only(tmp_path):
     del content["mask"]
     back = read(export(Batch(content), tmp_path / "folder", "folder", progress=False))
     assert isinstance(back, ImageFolder)
-    assert_same(back.batch(range(3)), content)
+    assert same(back.batch(range(3)), content)
     for format in ("tfrecord", "hdf5"):
         with pytest.raises(ValueError, match=f"these scenes have no masks, which {format} needs"):
             export(Batch(content), tmp_path / "file", format, progress=False)
@@ -205,7 +194,7 @@ def test_a_clevr_folder_holds_names_directions_and_relationships(tmp_path):
 @pytest.mark.parametrize("stop", [ValueError, KeyboardInterrupt])
 def test_an_interrupted_export_leaves_nothing(tmp_path, format, stop):
     class Interrupted(Batch):
-        def batch(self, index):
+        def batch(self, index, device="cpu"):
             if index.start:
                 raise stop("enough")
             return super().batch(index)

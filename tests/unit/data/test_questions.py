@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from slotlib import data
 from slotlib.data import questions
-from slotlib.data.clevr_folder import CATEGORIES, clevr_targets
 from slotlib.data.questions import KINDS, SIDES, Question, answer, ask, encode, read, text
+from slotlib.data.targets import CATEGORIES, clevr_targets
 
 NORTH = (0.0, 1.0)  # the camera looks along y, so left is -x
 

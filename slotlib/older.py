@@ -1,0 +1,130 @@
+"""Checkpoints of slotlib 0.1, whose configurations were flat and whose priors were a mode of their autoencoders."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+Fields = dict[str, Any]
+
+
+def converted(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> tuple[dict[str, Tensor], Fields]:
+    """Weights and card as they are written today; those of today pass through."""
+    tensors, card = dict(tensors), dict(card)
+    flat = card.get("configuration")
+    if "format" in card or not isinstance(flat, Mapping) or card.get("model") not in CONVERSIONS:
+        return tensors, card
+    flat = {**LATE, **flat}
+    card["configuration"] = CONVERSIONS[card["model"]](flat)
+    if "learn" in flat:
+        tensors, card = _prior(tensors, card, flat)
+    return tensors, card
+
+
+def _part(class_path: str, **fields: Any) -> Fields:
+    return {"class_path": class_path, "init_args": fields}
+
+
+def _encoder(flat: Fields, stride: int = 1) -> Fields:
+    channels = flat["encoder_channels"]
+    return _part("Strided", channels=channels) if flat["encoder"] == "strided" else _part(
+        "Paper", channels=channels, stride=stride
+    )
+
+
+def _attention(flat: Fields) -> Fields:
+    names = "slot_dim num_slots num_iterations num_heads mlp_hidden_dim slot_init gradient gradient_steps tolerance"
+    return {name: flat[name] for name in names.split() if name in flat}
+
+
+def _decoder(flat: Fields) -> Fields:
+    channels, colour = flat["decoder_channels"], flat["colour"]
+    if flat["decoder"] == "separable":
+        fields = {"rank": flat["decoder_rank"], "stride": flat["train_stride"]}
+        if flat["colour_blocks"]:
+            fields["colour_dims"] = flat["colour_blocks"] * flat["slot_dim"] // flat["num_blocks"]
+        return _part("Separable", channels=channels, colour=colour, **fields)
+    if flat["decoder"] == "coordinate":
+        return _part("Coordinate", channels=channels, colour=colour, pixels=flat["train_pixels"])
+    return _part("Broadcast", channels=channels)
+
+
+def _autoencoder(flat: Fields) -> Fields:
+    mixture = _part("Mixture", noise=flat["noise"], sparsity=flat["parsimony"])
+    return {
+        "resolution": flat["resolution"],
+        "encoder": _encoder(flat),
+        "attention": _attention(flat),
+        "decoder": _decoder(flat),
+        "likelihood": mixture if flat["likelihood"] == "mixture" else _part("Average"),
+    }
+
+
+def _quantizer(flat: Fields) -> Fields:
+    blocks = flat["num_blocks"]
+    if flat["quantizer"] == "gumbel":
+        return _part(
+            "Gumbel", num_blocks=blocks, num_codes=flat["num_codes"], temperature=flat["temperature"]
+        )
+    if flat["quantizer"] == "fsq":
+        return _part("FiniteScalar", num_blocks=blocks, levels=flat["levels"])
+    names = "num_codes", "commitment", "decay", "revive"
+    return _part("Nearest", num_blocks=blocks, learn=flat["quantizer"], **{name: flat[name] for name in names})
+
+
+def _svq(flat: Fields) -> Fields:
+    own = {name: flat[name] for name in ("mixing", "search_iterations")}
+    attention = {**_attention(flat), **own, "quantizer": _quantizer(flat)}
+    return {**_autoencoder(flat), "attention": attention, "colour_lead": flat["colour_lead"]}
+
+
+def _patches(flat: Fields) -> Fields:
+    return {**{n: flat[n] for n in ("resolution", "patch", "channels", "dim")}, "quantizer": _quantizer(flat)}
+
+
+def _sets(flat: Fields) -> Fields:
+    names = "kind", "resolution", "loss", "supervised_iterations", "coordinate_scale"
+    return {**{n: flat[n] for n in names}, "encoder": _encoder(flat, stride=2), "attention": _attention(flat)}
+
+
+def _prior(tensors: dict[str, Tensor], card: Fields, flat: Fields) -> tuple[dict[str, Tensor], Fields]:
+    """A prior was part of its autoencoder, trained or not; one that was trained is a model now, around it."""
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(("prior.", "blank"))}
+    if flat["learn"] != "prior":
+        return own, card
+    configuration = {
+        "autoencoder": _part(card["model"], **card["configuration"]),
+        "restarts": flat["write_restarts"],
+        "synonyms": flat["synonyms"],
+        "blanks": flat["blanks"],
+        "order": flat["order"],
+        "dim": flat["prior_dim"],
+        "num_layers": flat["prior_layers"],
+        "num_heads": flat["prior_heads"],
+    }
+    inside = {name if name not in own else f"autoencoder.{name}": tensor for name, tensor in tensors.items()}
+    return inside, {**card, "model": "CodePrior", "configuration": configuration}
+
+
+LATE = {
+    "train_stride": 1,
+    "likelihood": "average",
+    "noise": 0.15,
+    "parsimony": 0.0,
+    "temperature": 1.0,
+    "search_iterations": 0,
+    "colour_blocks": 0,
+    "colour_lead": 0.0,
+    "synonyms": 0.0,
+    "blanks": False,
+    "write_restarts": 1,
+}
+"""Fields that not all cards of 0.1 have, and what they were without."""
+
+CONVERSIONS = {
+    "SlotAutoencoder": _autoencoder,
+    "SetPredictor": _sets,
+    "SVQAutoencoder": _svq,
+    "PatchVQVAE": _patches,
+}
+"""Class on a card of 0.1 → its flat configuration in today's form. (No SLATE model was shipped.)"""

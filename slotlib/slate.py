@@ -1,0 +1,197 @@
+"""SLATE (chapter 07): slots that are decoded by a transformer, which writes an image patch after patch.
+
+Singh, Deng & Ahn, 2022, arXiv 2110.11405. A discrete VAE (`slotlib.patches`) makes words of patches; the transformer
+writes them, each from all before it and from the slots. So slots need not be drawn independently, which suits natural
+textures. SVQ was published with this decoder. It has no masks; attention stands in for them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from slotlib import diagnosis
+from slotlib.autoencoder import check_images, mask_scores
+from slotlib.encoders import EncoderConfig, Paper, start_as_keras
+from slotlib.model import Draws, Look, Model, Scenes
+from slotlib.patches import PatchConfig, PatchVQVAE
+from slotlib.prior import ScenePrior
+from slotlib.svq import Drawn, QuantisedAttentionConfig, last_error, mean_cost, summarised_codes
+from slotlib.vq import Gumbel, Quantizer
+
+
+@dataclass
+class SlateConfig:
+    """Everything that defines a `SlateAutoencoder`."""
+
+    resolution: int = 64
+    """Side of the square images, in pixels."""
+    encoder: EncoderConfig = field(default_factory=Paper)
+    attention: QuantisedAttentionConfig = field(default_factory=QuantisedAttentionConfig)
+    """With quantise=false the slots are continuous, as they were published."""
+    patch: int = 4
+    """Side in pixels of what a token stands for."""
+    vocabulary: int = 256
+    """Number of tokens."""
+    token_channels: int = 64
+    """Feature maps of the discrete VAE."""
+    token_dim: int = 128
+    """Width of tokens, in the discrete VAE and in the transformer that writes them."""
+    num_layers: int = 4
+    """Of the transformer."""
+    num_heads: int = 4
+
+
+class SlateOutput(NamedTuple):
+    reconstruction: Float[Tensor, "batch 3 height width"]
+    masks: Float[Tensor, "batch slots height width"]
+    """The attention, enlarged."""
+    slots: Float[Tensor, "batch slots dim"]
+    attention: Float[Tensor, "batch slots h w"]
+    codes: Int[Tensor, "batch slots blocks"]
+    error: Float[Tensor, "blocks"]
+    """As in `SVQOutput`."""
+
+
+class SlateAutoencoder(Model):
+    """Slots, made of codes or not, decoded by a transformer that writes the tokens of a discrete VAE.
+
+    The discrete VAE learns along, from its own error. Its gradient is that of a softmax at temperature 1 where the
+    published one is cooled from 1 to 0.1.
+
+    Raises ValueError for a configuration that cannot be built, naming the field.
+    """
+
+    config: SlateConfig
+    is_set = True
+
+    def __init__(self, config: SlateConfig):
+        super().__init__()
+        self.config = config
+        dim = config.attention.slot_dim
+        self.encoder = config.encoder.build(dim)
+        self.slot_attention = config.attention.build(dim)
+        start_as_keras(self.encoder)
+        self.dvae = PatchVQVAE(
+            PatchConfig(
+                resolution=config.resolution,
+                patch=config.patch,
+                channels=config.token_channels,
+                dim=config.token_dim,
+                quantizer=Gumbel(num_codes=config.vocabulary),
+            )
+        )
+        self.decoder = ScenePrior(
+            self.dvae.places,
+            1,
+            config.vocabulary,
+            dim=config.token_dim,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            memory_dim=dim,
+        )
+        self.at(1.0)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        return self.slot_attention.quantizer
+
+    @property
+    def places(self) -> int:
+        """Slots in a scene's text."""
+        return self.config.attention.num_slots
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
+        """The features slot attention reads, on their grid. Raises ValueError as `SlotAutoencoder.encode`."""
+        check_images(images, self.config.resolution)
+        return self.encoder(images * 2 - 1)
+
+    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch patches 1"]:
+        """The most probable token of each patch, without a gradient."""
+        with torch.no_grad():
+            return self.dvae.quantizer.classify(self.dvae.encode(images)).argmax(dim=-1, keepdim=True)
+
+    def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
+        """The discrete VAE's loss, the writer's nats per token, and the quantiser's loss."""
+        draws = draws or Draws()
+        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
+        features = self.encode(images).flatten(1, 2)
+        bound = self.slot_attention(features, slots=draws.share(start), draws=draws)
+        nats = -self.decoder.log_likelihood(self.tokens(images), bound.slots).mean() / self.dvae.places
+        return self.dvae.loss(images, draws) + nats + mean_cost(bound.quantised)
+
+    def update(self, draws: Draws) -> None:
+        """What the slots' codebooks learn without gradients."""
+        self.quantizer.update(draws.generator)
+
+    def forward(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> SlateOutput:
+        """Take images apart into slots, and write the most probable tokens for these.
+
+        Arguments and errors as `SlotAutoencoder.forward`; but this decoder cannot tell which of several starts is best.
+        """
+        features = self.encode(images)
+        bound = self.slot_attention(features.flatten(1, 2), num_slots, num_iterations, generator=generator)
+        attention = bound.attention.unflatten(-1, features.shape[1:3])
+        return SlateOutput(
+            reconstruction=self.write(bound.slots),
+            masks=F.interpolate(attention, size=images.shape[-2:], mode="bilinear"),
+            slots=bound.slots,
+            attention=attention,
+            codes=self.quantizer.nearest(bound.slots),
+            error=last_error(bound, self.quantizer.num_blocks),
+        )
+
+    @torch.no_grad()
+    def write(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch 3 height width"]:
+        """Write the most probable tokens, one after another, and draw them."""
+        tokens = self.decoder.sample(len(slots), memory=slots, temperature=1e-4)
+        return self.dvae.decode(tokens).image
+
+    @torch.no_grad()
+    def tokenise(
+        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
+    ) -> Int[Tensor, "batch slots blocks"]:
+        """The codes of images. Raises ValueError for restarts other than 1."""
+        if restarts != 1:
+            raise ValueError(f"this decoder cannot tell which restart is best; restarts must be 1, got {restarts}")
+        draws = draws or Draws()
+        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
+        slots = self.slot_attention(self.encode(images).flatten(1, 2), slots=draws.share(start)).slots
+        return self.quantizer.nearest(slots)
+
+    def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
+        """Draw scenes from codes. Slots are not drawn one by one."""
+        return Drawn(self.write(self.quantizer.decode(codes)))
+
+    @torch.no_grad()
+    def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
+        """`autoencoder.mask_scores` of the attention, `mse`, and the codes. `how`: `num_slots`, `num_iterations`."""
+        output = self(scenes["image"], generator=(draws or Draws()).generator, **how)
+        mse = (output.reconstruction - scenes["image"]).square().mean(dim=(1, 2, 3))
+        error = output.error.expand(len(mse), -1)
+        scores = mask_scores(scenes, output.masks, output.masks)
+        return {**scores, "mse": mse, "codes": output.codes, "quantisation_error": error}
+
+    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means, and how codes are used."""
+        of_images = {name: each for name, each in columns.items() if name not in ("codes", "quantisation_error")}
+        return {**super().summarise(of_images), **summarised_codes(columns, self.quantizer.num_codes)}
+
+    @torch.no_grad()
+    def look(self, scenes: Scenes) -> Look:
+        from slotlib import plots  # slow to import
+
+        output = self(scenes["image"], generator=torch.Generator().manual_seed(0))
+        signs = diagnosis.diagnose(output.masks)
+        pictures = plots.rows(scenes, output.reconstruction, output.masks, output.attention)
+        return Look(pictures, signs._asdict(), diagnosis.warnings(signs))
