@@ -389,10 +389,12 @@ class SlotAttention(nn.Module):
         attention = scores.unflatten(1, (heads, count)).softmax(dim=2)
 
         # Σ a (W_v x) = W_v (Σ a x): the inputs are averaged as they are, and values are never formed.
-        weights = attention.flatten(1, 2) + self.eps
+        half = attention.dtype == torch.float16  # where ε is 0, and the sum over many inputs infinite
+        weights = (attention.float() if half else attention).flatten(1, 2) + self.eps
         if mask is not None:
             attention, weights = attention * mask[:, None, None], weights * mask[:, None]
-        mean = torch.bmm(weights, x) / weights.sum(dim=-1, keepdim=True)
+        total = weights.sum(dim=-1, keepdim=True)
+        mean = torch.bmm((weights / total).half(), x) if half else torch.bmm(weights, x) / total
         mean = mean.unflatten(1, (heads, count)).transpose(1, 2).flatten(2)  # [batch, slots, heads · input_dim]
 
         gru = self.gru

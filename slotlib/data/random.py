@@ -43,6 +43,6 @@ def uniform(seed: int, index: Int[Tensor, "items"], count: int, stream: int = 0)
     return _shift_right(bits, 11).double() * 2.0**-53
 
 
-def integers(u: Float[Tensor, "*shape"], high: int | Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+def integers(u: Float[Tensor, "*shape"], high: int | Int[Tensor, "*#shape"]) -> Int[Tensor, "*shape"]:
     """Turn uniform numbers into integers in [0, high)."""
     return (u * high).long()

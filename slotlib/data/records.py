@@ -32,7 +32,7 @@ import math
 import zipfile
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -206,7 +206,7 @@ def _scan(path: Path) -> _Index:
             return _Index(offsets, lengths, counts, damage, np.frombuffer(buffer.getvalue(), dtype=np.uint8))
 
 
-def _walk(file: IO[bytes] | gzip.GzipFile, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
+def _walk(file: Any, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """The first four fields of an index."""
     lengths, counts, damage = [], [], ""
     try:
@@ -282,7 +282,7 @@ class Records(Files):
         if self.on_error == "raise":
             self[0]  # another schema shows here, not in a worker an hour later
 
-    def opened(self) -> IO[bytes]:
+    def opened(self) -> Any:
         if not len(self.index.points):
             return self.path.open("rb")
         file = optional("indexed_gzip").IndexedGzipFile(str(self.path), drop_handles=False, buffer_size=1 << 16)

@@ -5,11 +5,10 @@ a map from feature names to a list of byte strings, floats or integers. The Mult
 byte string *per value*, so that a CLEVR scene has a million of them; here they are one NumPy view.
 """
 
-import gzip
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -20,7 +19,7 @@ HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 _BYTES, _FLOATS = 1, 2  # numbers of the fields of tf.train.Feature
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
 
-Feature = UInt8[np.ndarray, "values"] | Float32[np.ndarray, "values"]
+Feature = UInt8[np.ndarray, "..."] | Float32[np.ndarray, "..."]
 
 
 def checksum(content: bytes) -> int:
@@ -35,7 +34,7 @@ def frame(content: bytes) -> bytes:
     return header + _FOOTER.pack(checksum(header)) + content + _FOOTER.pack(checksum(content))
 
 
-def frames(file: IO[bytes] | gzip.GzipFile, where: str) -> Iterator[bytes]:
+def frames(file: Any, where: str) -> Iterator[bytes]:
     """The records of an open file from where it stands, each with its checksum at the end (see `content`).
 
     Raises DataError, after the last whole record, if the file ends within a record or a record's length is damaged:
