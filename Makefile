@@ -11,7 +11,7 @@ HTML      := book/_build/html
 # Two processes, one thread each. What is in one file, a chapter for example, stays in one process.
 PYTEST    := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
 
-.PHONY: help book test lab execute stamp lint test-unit test-chapters test-site bench clean
+.PHONY: help book test lab execute stamp lint test-unit test-chapters test-site bench gpu clean
 .NOTPARALLEL:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make execute   run all chapters in place and measure their time (or one: CHAPTER=02)'
 	@echo 'make stamp     write the setup cell, with the address in _config.yml, into every chapter'
 	@echo 'make bench     measure slotlib against installable peers'
+	@echo 'make gpu       GPU tests and measurements, where there is a CUDA device; at most eight minutes'
 	@echo 'make lint      ruff, and the stamp of the setup cells'
 	@echo 'make clean     remove what was built (not .venv)'
 
@@ -56,6 +57,9 @@ stamp: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(RUN) -m benchmarks
+
+gpu: $(INSTALLED)
+	$(RUN) -m benchmarks.gpu
 
 # --- tests ------------------------------------------------------------------------------------
 test: lint test-unit test-chapters book test-site

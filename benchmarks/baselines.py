@@ -18,9 +18,9 @@ import argparse
 import json
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -29,8 +29,10 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from benchmarks.measure import machine
-from slotlib import cli, data, metrics, training, zoo
+from slotlib import checkpoint, cli, data, metrics, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.evaluation import evaluate
+from slotlib.log import read_log
 from slotlib.set_prediction import SlotMLP
 from slotlib.slot_attention import SlotAttentionOutput
 
@@ -45,12 +47,12 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 class NothingCompetes(nn.Module):
     """The paper's baseline Slot MLP, called as `SlotAutoencoder` calls slot attention."""
 
-    def __init__(self, config: AutoencoderConfig):
+    def __init__(self, num_slots: int, slot_dim: int):
         super().__init__()
-        self.shape = config.num_slots, config.slot_dim
-        self.mlp = SlotMLP(config)
+        self.shape = num_slots, slot_dim
+        self.mlp = SlotMLP(slot_dim, num_slots)
 
-    def initial_slots(self, batch_size: int, **unused: Any) -> Float[Tensor, "batch slots dim"]:
+    def initial_slots(self, batch_size: int, *unused: Any, **also: Any) -> Float[Tensor, "batch slots dim"]:
         """Of the right shape; they have no part in it."""
         return torch.zeros(batch_size, *self.shape)
 
@@ -60,31 +62,37 @@ class NothingCompetes(nn.Module):
         return SlotAttentionOutput(slots, slots.new_zeros(*slots.shape[:2], inputs.shape[1]), None)
 
 
+@dataclass
+class MLPConfig(AutoencoderConfig):
+    """The recipe's, for an `MLPAutoencoder`."""
+
+
 class MLPAutoencoder(SlotAutoencoder):
     """The recipe's encoder and decoder around a Slot MLP."""
 
-    def __init__(self, config: AutoencoderConfig):
+    config: MLPConfig
+
+    def __init__(self, config: MLPConfig):
         super().__init__(config)
-        self.slot_attention = NothingCompetes(config)
+        self.slot_attention = NothingCompetes(config.attention.num_slots, config.attention.slot_dim)
 
 
 def flags(contestant: str, minutes: float) -> list[str]:
     """What a contestant changes in the configuration it starts from."""
     if contestant == "paper":
         return [f"--train.minutes={minutes:.1f}", "--train.eval_every=1000000", "--train.save_every=50"]
-    return ["--model.num_slots=1"] if contestant == "one_slot" else []
+    return ["--model.attention.num_slots=1"] if contestant == "one_slot" else []
 
 
 def trained(dataset: str, contestant: str, minutes: float, folder: Path) -> nn.Module:
     family = "paper" if contestant == "paper" else "fast"
     config = cli.read_config(f"{dataset}_{family}", "--train.accelerator=cpu", *flags(contestant, minutes))
     where = folder / f"{dataset}_{contestant}"
-    # Of the kinds of model with these fields, training takes the last one in the table.
-    kinds = {"MLPAutoencoder": (MLPAutoencoder, AutoencoderConfig)} if contestant == "slot_mlp" else {}
-    with mock.patch.dict(zoo.MODELS, kinds):
-        if not (where / "model.json").exists():
-            training.train(config, where)
-        return zoo.load(where / "model")
+    if contestant == "slot_mlp":
+        config.model = MLPConfig(**vars(config.model))
+    if not (where / "model.json").exists():
+        training.train(config, where)
+    return zoo.load(where / "model")
 
 
 def k_means(
@@ -103,7 +111,7 @@ def k_means(
 
 def clustered(dataset: str, card: dict[str, Any]) -> dict[str, Any]:
     """The row of k-means."""
-    clusters, options = card["configuration"]["num_slots"], card["dataset"]["options"]
+    clusters, options = card["configuration"]["attention"]["num_slots"], card["dataset"]["options"]
     # Not the scenes of the score: seed 4 is nobody's.
     practice = data.make(card["dataset"]["name"], 64, 4, **options).batch(range(64))
     test = data.make(card["dataset"]["name"], IMAGES, 0, **options).batch(range(IMAGES))
@@ -126,10 +134,10 @@ def row(dataset: str, contestant: str, folder: Path) -> dict[str, Any]:
         return clustered(dataset, shipped.card)
     model = shipped if contestant == "recipe" else trained(dataset, contestant, minutes, folder)
     scenes = data.make(model.card["dataset"]["name"], IMAGES, 0, **model.card["dataset"]["options"])
-    scores = training.evaluate(model, scenes, IMAGES).means()
+    scores = evaluate(model, scenes, IMAGES).means
     steps = model.card["training"]["steps"]
     if contestant == "paper":
-        steps = int(training.read_log(folder / f"{dataset}_{contestant}")["step"][-1])
+        steps = int(read_log(folder / f"{dataset}_{contestant}")["step"][-1])
     return {
         **{name: scores[name] for name in ("fg_ari", "mbo", "mse")},
         "minutes": model.card["wall_seconds"] / 60,
@@ -159,7 +167,7 @@ def main() -> None:
             stored = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"rows": {}}
             rows = dict(sorted({**stored["rows"], key: measured}.items()))
             content = {"machine": machine(), "images": IMAGES, "rows": rows}
-            zoo.write(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
+            checkpoint.write(RESULTS, (json.dumps(content, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

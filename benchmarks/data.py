@@ -35,7 +35,7 @@ class Subject(NamedTuple):
 
 TETROMINOES = tetrominoes.BLOCK * tetrominoes.PIECES.numpy()
 PAINT = np.array(list(tetrominoes.COLOURS.values()), dtype=np.uint8)
-BEVEL = tetrominoes.BEVEL.numpy().astype(np.uint8)[:, :, None]
+BEVEL = tetrominoes.BEVELS[tetrominoes.LOOK].numpy().astype(np.uint8)[:, :, None]
 
 
 def plain_tetrominoes(objects: Properties, background: np.ndarray) -> Picture:
@@ -58,7 +58,7 @@ SQUARE = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) / 2
 TRIANGLE = np.stack([np.sin(TURN[::16]), -np.cos(TURN[::16])], axis=1)
 
 
-def _heart() -> np.ndarray:
+def _lobed_heart() -> np.ndarray:
     """Outline of a unit square on its corner with half discs on its upper sides, about its centre of mass."""
     arc = np.linspace(-math.pi / 4, 3 * math.pi / 4, 24)
     lobe = np.stack([np.cos(arc) / 2 + 8**-0.5, -np.sin(arc) / 2 - 8**-0.5], axis=1)
@@ -66,24 +66,37 @@ def _heart() -> np.ndarray:
     return outline + (0, 0.22154)
 
 
-HEART = _heart()
+HEART = np.stack(
+    [16 * np.sin(TURN) ** 3, 5 * np.cos(2 * TURN) + 2 * np.cos(3 * TURN) + np.cos(4 * TURN) - 13 * np.cos(TURN)], axis=1
+)
 FIGURES = {
     "circle": CIRCLE,
     "square": SQUARE * math.sqrt(math.pi),
     "triangle": TRIANGLE * math.sqrt(4 * math.pi / math.sqrt(27)),
 }
-SPRITES = {"square": SQUARE * 18, "ellipse": CIRCLE * (13, 6.5), "heart": HEART * 12.8}
+LOOK = multi_dsprites.LOOKS[multi_dsprites.LOOK]
+SPRITES = {
+    "first": {"square": SQUARE * 18, "ellipse": CIRCLE * (13, 6.5), "heart": _lobed_heart() * 12.8},
+    "published": {
+        "square": SQUARE * 19.2,
+        "ellipse": CIRCLE * (12.75, 7.225),
+        "heart": HEART * (0.6, 0.6625) - (0, 1.45),
+    },
+}[multi_dsprites.LOOK]
 RADII = list(shapes.SIZES.values())
 SHADES = np.array(list(shapes.COLOURS.values()))
 
 
-def paint(canvas: np.ndarray, mask: np.ndarray, number: int, outline: np.ndarray, colour: np.ndarray) -> None:
+def paint(
+    canvas: np.ndarray, mask: np.ndarray, number: int, outline: np.ndarray, colour: np.ndarray, soft: bool = True
+) -> None:
     """Lay one figure over the picture: how much of each pixel it covers decides how much of its colour is mixed in."""
     side = len(mask)
     figure = Image.new("L", (side * FINE, side * FINE))
     # Pillow fills pixels whose centres lie at whole numbers.
     ImageDraw.Draw(figure).polygon([tuple(point) for point in (outline * FINE - 0.5).tolist()], fill=255)
     cover = np.asarray(figure.reduce(FINE), dtype=np.float32) / 255
+    cover = cover if soft else cover.round()
     canvas += cover[:, :, None] * (colour - canvas)
     mask[cover >= 0.5] = number
 
@@ -105,7 +118,8 @@ def plain_sprites(objects: Properties, background: np.ndarray) -> Picture:
     canvas, mask = np.full((64, 64, 3), background, np.float32), np.zeros((64, 64), np.uint8)
     for number, o in enumerate(objects, start=1):
         outline = SPRITES[multi_dsprites.SHAPES[o["shape"]]] * o["scale"]
-        paint(canvas, mask, number, turned(outline, o["orientation"], o["x"], o["y"]), 255 * np.array(o["colour"]))
+        place = turned(outline, LOOK.clockwise * o["orientation"], o["x"], o["y"])
+        paint(canvas, mask, number, place, 255 * np.array(o["colour"]), LOOK.soft)
     return canvas.round().astype(np.uint8), mask
 
 

@@ -33,8 +33,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.measure import machine
-from slotlib import data, plots, training, zoo
-from slotlib.svq import SVQAutoencoder, count_objects, information, objects_found
+from slotlib import checkpoint, data, plots, zoo
+from slotlib.evaluation import evaluate
+from slotlib.prior import CodePrior
+from slotlib.svq import count_objects, information, objects_found
 
 RESULTS = Path(__file__).with_name("dreams.json")
 PICTURES = Path(__file__).parents[1] / "book" / "assets" / "benchmarks"
@@ -131,7 +133,7 @@ def drawn(model: nn.Module, seed: int) -> Tensor:
     """Scenes that a model dreams up."""
     codes = model.sample(SCENES, generator=torch.Generator().manual_seed(seed))
     pictures = in_batches(model.decode, codes)
-    return torch.cat([getattr(picture, "image", picture) for picture in pictures]).clamp(0, 1)
+    return torch.cat([picture.image for picture in pictures]).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -142,7 +144,7 @@ def drawn_again(model: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def thrown_together(model: SVQAutoencoder, images: Tensor) -> Tensor:
+def thrown_together(model: CodePrior, images: Tensor) -> Tensor:
     """Scenes without a prior: every code drawn on its own, as often as it occurs in its block."""
     generator = torch.Generator().manual_seed(0)
     codes = torch.cat(in_batches(lambda batch: model(batch, generator=generator).codes, images)).flatten(0, 1)
@@ -152,12 +154,12 @@ def thrown_together(model: SVQAutoencoder, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def own_counts(model: SVQAutoencoder, seed: int) -> Int[Tensor, "scenes"]:
+def own_counts(model: CodePrior, seed: int) -> Int[Tensor, "scenes"]:
     codes = model.sample(COUNTED, generator=torch.Generator().manual_seed(seed))
     return torch.cat(in_batches(lambda batch: count_objects(model.decode(batch).masks), codes))
 
 
-def dictionary(model: SVQAutoencoder, scenes: data.Scenes) -> dict[str, list[float]]:
+def dictionary(model: CodePrior, scenes: data.Scenes) -> dict[str, list[float]]:
     """`svq.information` over all objects that were found in `scenes`."""
     generator = torch.Generator().manual_seed(0)
     parts = [
@@ -215,15 +217,15 @@ def measure(name: str) -> dict[str, Any]:
     words = dictionary(slots, scenes)
     save(draw_pictures(kinds), PICTURES / f"dreams_{name}.png")
     save(draw_dictionary(words), PICTURES / f"words_{name}.png")
-    codes, plain = (training.evaluate(model, scenes, 640) for model in (slots, observer))
+    codes, plain = (evaluate(model, scenes, 640) for model in (slots, observer))
     return {
         "sha256": {called: model.card["sha256"] for called, model in zip(names, models, strict=True)},
         "fg_ari": {
-            "codes": round(codes.images.fg_ari.mean().item(), 4),
-            "continuous": round(plain.fg_ari.mean().item(), 4),
+            "codes": round(codes.means["fg_ari"], 4),
+            "continuous": round(plain.means["fg_ari"], 4),
         },
-        "utilisation": round(codes.utilisation.mean().item(), 3),
-        "perplexity": [round(value, 1) for value in codes.perplexity.tolist()],
+        "utilisation": round(codes.means["utilisation"], 3),
+        "perplexity": [round(codes.means[f"perplexity_{i}"], 1) for i in range(len(next(iter(words.values()))))],
         "information": words,
         "count_variation": {
             "slots, by their masks, against the truth": round(variation(true, own_counts(slots, 0)), 3),
@@ -294,7 +296,7 @@ def main() -> None:
     for name in parser.parse_args().datasets.split(","):
         measured["datasets"][name] = measure(name)
         measured |= {"machine": machine(), "scenes": SCENES}
-        zoo.write(RESULTS, (json.dumps(measured, indent=1, ensure_ascii=False) + "\n").encode())
+        checkpoint.write(RESULTS, (json.dumps(measured, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def peak(side: str, name: str) -> int:
     torch.set_num_threads(1)
     problem = PROBLEMS[name]()
     forward = solver(side, problem, "exact", "plain")
-    gradients(problem, solver(side, problem, "one_step", "plain"))
+    gradients(problem, solver(side, problem, "implicit", "plain"))
     return peak_growth(lambda: [gradients(problem, forward) for _ in range(3)])
 
 
@@ -90,9 +90,9 @@ def run() -> list[Row]:
     rows = []
     for name, make in PROBLEMS.items():
         problem = make()
-        for gradient, method in (("one_step", "plain"), *(("exact", method) for method in SOLVERS)):
+        for gradient, method in (("implicit", "plain"), *(("exact", method) for method in SOLVERS)):
             sides = [solver(side, problem, gradient, method) for side in ("slotlib", "peer")]
-            what = f"{gradient.replace('_', ' ')} gradient, {method}: {name}"
+            what = f"{'one step' if gradient == 'implicit' else gradient} gradient, {method}: {name}"
             ours, theirs = (torch.cat([g.flatten() for g in gradients(problem, side)]) for side in sides)
             difference = ((ours - theirs).norm() / ours.norm()).item()
             if not difference < 1e-4:

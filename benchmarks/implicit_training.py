@@ -28,27 +28,30 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import in_turns
-from slotlib import data, implicit, sweep, training, zoo
-from slotlib.autoencoder import SlotAutoencoder, explain
+from slotlib import checkpoint, data, implicit, sweep, training, zoo
+from slotlib.autoencoder import SlotAutoencoder
 from slotlib.cli import read_config
+from slotlib.log import read_log
+from slotlib.model import Draws
 
 RUNS = Path(__file__).parents[1] / "data" / "runs"
 GRADIENTS = {
-    "unrolled": ["--model.gradient=unrolled"],
-    "truncated, 3": ["--model.gradient_steps=3"],
-    "one step": ["--model.gradient_steps=1"],
-    "Neumann, 5": ["--model.gradient=neumann", "--model.gradient_steps=5"],
-    "exact": ["--model.gradient=exact"],
+    "unrolled": ["--model.attention.gradient=unrolled"],
+    "truncated, 3": ["--model.attention.gradient_steps=3"],
+    "one step": ["--model.attention.gradient_steps=1"],
+    "Neumann, 5": ["--model.attention.gradient=neumann", "--model.attention.gradient_steps=5"],
+    "exact": ["--model.attention.gradient=exact"],
 }
 BUDGET = 60.0  # seconds of one core
 LOOKS = 8  # evaluations in a race
-FROM_THE_START = ["--train.one_step_until=0", "--train.clip=0.3"]  # each gradient all along; only spikes are clipped
+FROM_THE_START = ["--model.attention.gradient_steps=6", "--train.clip=0.3"]  # each gradient all along; only spikes are clipped
 OLD = [
-    *["--model.likelihood=average", "--model.colour=pixel", "--model.num_iterations=5", "--train.noise_start=0"],
+    *["--model.likelihood={class_path: Average}", "--model.decoder.colour=pixel", "--model.attention.num_iterations=5"],
     *["--train.lr=1e-3", "--train.clip=1"],
 ]
 RATES = (1e-3, 4e-3, 1.6e-2, 6.4e-2)
-SHORT = ["--train.steps=300", "--train.warmup_steps=50", "--train.clip=0", "--train.one_colour_until=300"]
+UNSHADED = "--model.decoder.shading=0"
+SHORT = ["--train.steps=300", "--train.warmup_steps=50", "--train.clip=0", UNSHADED]
 ALONG_STEPS, EVERY, WATCHED = 800, 80, 8  # steps, between looks, and images looked at
 
 
@@ -67,8 +70,8 @@ def race(name: str, gradients: Iterable[str], flags: Sequence[str], folder: Path
         for g in gradients:
             steps = round(BUDGET / costs[g])
             schedule = [  # the recipe's, in proportion
-                *[f"--train.steps={steps}", f"--train.one_colour_until={steps // 4}"],
-                *[f"--train.shading_steps={steps // 20}", f"--train.eval_every={steps // LOOKS}"],
+                *[f"--train.steps={steps}", f"--train.eval_every={steps // LOOKS}"],
+                "--model.decoder.shading={end: 1, after: 0.25, over: 0.05}",
                 *["--train.warmup_steps=100", "--train.eval_images=160", "--train.save_every=1000000"],
             ]
             runs.append(run(f"{name}_{g}", g, seed, [*schedule, *flags, *GRADIENTS[g]], folder))
@@ -77,7 +80,7 @@ def race(name: str, gradients: Iterable[str], flags: Sequence[str], folder: Path
             if result.error:
                 lines.append(key | {"error": result.error})
                 continue
-            log = training.read_log(each.folder)
+            log = read_log(each.folder)
             for step, fg_ari in zip(log["step"], log["fg_ari"], strict=True):
                 if not math.isnan(fg_ari):  # an evaluation
                     seconds = round(step * costs[each.value], 1)
@@ -102,7 +105,7 @@ def step_costs(name: str, contestants: Mapping[str, Sequence[str]], folder: Path
         times = in_turns(steps, rounds=15)
         costs = {g: (times[2 * i] + times[2 * i + 1]) / 2 for i, g in enumerate(contestants)}
         folder.mkdir(parents=True, exist_ok=True)
-        zoo.write(saved, json.dumps(costs).encode())
+        checkpoint.write(saved, json.dumps(costs).encode())
     return json.loads(saved.read_text(encoding="utf-8"))
 
 
@@ -137,7 +140,7 @@ def gradient_vectors(model: SlotAutoencoder, images: Tensor, seed: int) -> dict[
     "… here" are those training could use, after the model's number of iterations; the others are taken at the fixed
     point that these lead to. Images whose slots do not settle are left out.
     """
-    attention, count = model.slot_attention, model.config.num_iterations
+    attention, count = model.slot_attention, model.slot_attention.num_iterations
     learned = [p for n, p in model.named_parameters() if not n.startswith(("decoder", "slot_attention.slots_"))]
     start = attention.initial_slots(len(images), generator=torch.Generator().manual_seed(seed)).detach()
 
@@ -170,17 +173,17 @@ def gradient_vectors(model: SlotAutoencoder, images: Tensor, seed: int) -> dict[
                 for _ in range(before):
                     slots = update(slots, features)
         slots = implicit.last_steps(update, slots, features, gradient=gradient, steps=steps, strict=False)
-        loss = model._cost(explain(model.decoder(slots), images * 2 - 1, model.noise)).mean()
+        loss = model.likelihood.cost(model.decoder(slots), images * 2 - 1).mean()
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, learned)])
 
     return looked | {
         "exact": vector("exact"),
-        "one step": vector("one_step"),
+        "one step": vector("implicit"),
         **{f"Neumann, {k}": vector("neumann", k) for k in (2, 5, 10, 20)},
-        "one step here": vector("one_step", before=count - 1),
-        "truncated, 3 here": vector("truncated", 3, before=count - 3),
+        "one step here": vector("implicit", before=count - 1),
+        "truncated, 3 here": vector("implicit", 3, before=count - 3),
         "Neumann, 5 here": vector("neumann", 5, before=count - 1),
-        "unrolled here": vector("truncated", count, before=0),
+        "unrolled here": vector("implicit", count, before=0),
     }
 
 
@@ -194,7 +197,7 @@ def along(folder: Path) -> Iterable[list[dict]]:
                 flags = [
                     *FROM_THE_START,
                     f"--train.steps={ALONG_STEPS}",
-                    "--train.one_colour_until=800",
+                    UNSHADED,
                     *GRADIENTS[gradient],
                 ]
                 write(saved, one_run(read_config("tetrominoes_fast", *flags), gradient, seed, scenes, watched))
@@ -208,16 +211,16 @@ def one_run(config: training.Config, gradient: str, seed: int, scenes: data.Scen
     twin = SlotAutoencoder(config.model).double()  # looked at, so that training does not notice
     optimiser = torch.optim.Adam(model.parameters())
     for step in range(options.steps + 1):
-        training._switch(model, step, options)
+        model.at(step / options.steps)
         batch = scenes.batch(range(step * options.batch_size, (step + 1) * options.batch_size))["image"]
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model.loss(batch, training.step_generator(seed, step))
+            loss = model.loss(batch, Draws(training.step_generator(seed, step)))
         optimiser.zero_grad()
         loss.backward()
         length = torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip).item()
         if step % EVERY == 0:
             twin.load_state_dict(model.state_dict())
-            training._switch(twin, step, options)
+            twin.at(step / options.steps)
             looked = gradient_vectors(twin, watched, seed)
             exact = looked.pop("exact", None)
             line = {"gradient": gradient, "seed": seed, "step": step, "loss": loss.item(), "grad_norm": length}
@@ -240,7 +243,7 @@ def write(path: Path, lines: Sequence[dict]) -> None:
     table.writeheader()
     table.writerows(lines)
     path.parent.mkdir(parents=True, exist_ok=True)
-    zoo.write(path, text.getvalue().encode())
+    checkpoint.write(path, text.getvalue().encode())
 
 
 def main() -> None:

@@ -1,16 +1,22 @@
-"""How like the originals are the CLEVR-like scenes? Draw rendered scenes again, and measure the difference.
+"""How like the originals are the generated scenes? Draw the originals again, and measure the difference.
 
-    python -m benchmarks.likeness FOLDER [SPLIT]
+    python -m benchmarks.likeness CLEVR PUBLISHED
 
-FOLDER holds scenes in the CLEVR v1.0 layout with masks, rendered by Blender. Their files give the objects, but neither
-the camera nor the lamps, which move from scene to scene: both are found here, the camera from the objects' depths, the
-lamps from the light on the bare ground. Then the same scenes are drawn with `slotlib.data.raytracer`.
+CLEVR is a folder of scenes in the CLEVR v1.0 layout with masks, rendered by Blender. Their files give the objects, but
+neither the camera nor the lamps, which move from scene to scene: both are found here, the camera from the objects'
+depths, the lamps from the light on the bare ground. Then the same scenes are drawn with `slotlib.data.raytracer`.
+
+PUBLISHED is a folder with the one scene of Tetrominoes that can be seen of the published files, and with the frames of
+the dSprites animation, in which one sprite after another takes every scale, every orientation, and places along the
+border.
+
 Writes benchmarks/likeness.json and the picture book/assets/scenes/likeness.png.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +25,19 @@ from scipy.ndimage import binary_dilation
 from scipy.optimize import least_squares
 from torch import Tensor
 
-from slotlib.data import clevr, raytracer
+from slotlib.data import clevr, multi_dsprites, raytracer
 from slotlib.data.clevr_folder import ClevrFolder
 from slotlib.data.raytracer import LIGHTS, Picture, World
+from slotlib.data.sprites import outline
+from slotlib.data.tetrominoes import BEVELS, BLOCK, COLOURS, PIECES
 
 ROOT = Path(__file__).parents[1]
 FRAME = Picture(240, 320, 0, 240, 0, 320)
 SHOWN = (2, 8, 1)  # scenes in the picture
 PIXELS = 300  # of bare ground, from which a scene's lamps are found
+
+
+# --- CLEVR ---
 
 
 def find_eye(objects: dict[str, Tensor], behind: Tensor) -> Tensor:
@@ -116,8 +127,9 @@ def quantiles(values: Tensor) -> list[float]:
     return values.quantile(torch.tensor([0.1, 0.5, 0.9], dtype=values.dtype)).tolist()
 
 
-def main(folder: str, split: str | None = None) -> None:
-    rendered = ClevrFolder(folder, split)
+def like_clevr(folder: Path | str) -> dict[str, Any]:
+    """Measure, and draw the picture of some scenes beside themselves."""
+    rendered = ClevrFolder(folder)
     items = [rendered[i] for i in range(len(rendered))]
     images, masks = (torch.stack([item[key] for item in items]) for key in ("image", "mask"))
     present = torch.stack([item["objects"]["present"] for item in items])
@@ -131,7 +143,12 @@ def main(folder: str, split: str | None = None) -> None:
             for k in range(1, 1 + int(here.sum()))
         ]
     )
-    report = {
+    pairs = torch.cat([torch.cat([images[i], image[i]], dim=2) for i in SHOWN if i < len(items)], dim=1)
+    picture = Image.fromarray((255 * pairs).round().byte().permute(1, 2, 0).numpy())
+    target = ROOT / "book" / "assets" / "scenes" / "likeness.png"
+    target.parent.mkdir(exist_ok=True)
+    picture.save(target, optimize=True)
+    return {
         "scenes": len(items),
         "objects": len(overlap),
         "same_scenes": {
@@ -148,15 +165,123 @@ def main(folder: str, split: str | None = None) -> None:
             "object_pixels": quantiles(sizes(fresh["mask"], fresh["objects"]["present"])),
         },
     }
+
+
+# --- Tetrominoes ---
+
+
+def redraw_pieces(image: np.ndarray, mask: np.ndarray, look: str) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces of a scene (image `[H, W, 3]`, 0–255, and mask) drawn again block by block, and their mask.
+
+    Raises ValueError for a segment that is none of `PIECES`.
+    """
+    drawn, labels = np.zeros(image.shape), np.zeros_like(mask)
+    paints = np.array(list(COLOURS.values()))
+    pieces = [sorted(cells) for cells in PIECES.tolist()]
+    for name in range(1, mask.max() + 1):
+        rows, columns = np.nonzero(mask == name)
+        top, left = rows.min(), columns.min()
+        middles = (mask == name)[top + BLOCK // 2 :: BLOCK, left + BLOCK // 2 :: BLOCK]
+        cells = np.argwhere(middles).tolist()
+        if cells not in pieces:
+            raise ValueError(f"segment {name} is no tetromino: its blocks are {cells}")
+        seen = image[mask == name].mean(0)
+        paint = paints[abs(seen / seen.max() - paints).sum(1).argmin()]
+        for row, column in cells:
+            block = np.s_[top + BLOCK * row :, left + BLOCK * column :]
+            drawn[block][:BLOCK, :BLOCK] = BEVELS[look].numpy()[:, :, None] * paint
+            labels[block][:BLOCK, :BLOCK] = name
+    return drawn, labels
+
+
+def like_tetrominoes(folder: Path | str) -> dict[str, Any]:
+    image, mask = (np.asarray(Image.open(Path(folder, f"tetrominoes_scene{end}.png"))) for end in ("", "_mask"))
+    report: dict[str, Any] = {}
+    for look in BEVELS:
+        drawn, labels = redraw_pieces(image, mask, look)
+        apart = abs(drawn - image)
+        report[look] = {
+            "same_mask": bool((labels == mask).all()),
+            "absolute_difference": apart.mean(),
+            "on_pieces": apart[mask > 0].mean(),
+        }
+    return report
+
+
+# --- dSprites ---
+
+
+class Pose(NamedTuple):
+    """What a sprite of the animation is like: numbers of its classes, but for the scale."""
+
+    shape: int
+    scale: float
+    orientation: int
+    x: int
+    y: int
+
+
+def poses() -> list[Pose]:
+    """Those of the animation's 320 frames."""
+    places = range(multi_dsprites.POSITIONS)
+    last = places[-1]
+    walk = [(0, y) for y in places] + [(x, last) for x in places]
+    walk += [(last, y) for y in reversed(places)] + [(x, 0) for x in reversed(places)]
+    found = []
+    for shape in (2, 1, 0):
+        growing = [Pose(shape, scale, 0, 0, 0) for scale in multi_dsprites.SCALES]
+        turning = [Pose(shape, 1.0, k, 0, 0) for k in range(len(multi_dsprites.ORIENTATIONS))]
+        walking = [Pose(shape, 1.0, 0, x, y) for x, y in walk] if shape == 2 else []
+        found += [*growing, *reversed(growing), *growing, *turning, *walking, *reversed(growing)]
+    return found
+
+
+def frames(folder: Path | str) -> np.ndarray:
+    """The animation's frames, bool `[320, 64, 64]`."""
+    sheet = np.asarray(Image.open(Path(folder, "dsprites_frames.png")).convert("1"))
+    return sheet.reshape(16, 64, 20, 64).transpose(0, 2, 1, 3).reshape(-1, 64, 64)
+
+
+def sprites(look: str, right: float = 0, down: float = 0) -> np.ndarray:
+    """The same sprites drawn here, turned as there, moved by so many pixels, bool `[320, 64, 64]`."""
+    how = multi_dsprites.LOOKS[look]
+    shape, scale, orientation, x, y = (torch.tensor(column).unsqueeze(1) for column in zip(*poses(), strict=True))
+    angle = torch.tensor(multi_dsprites.ORIENTATIONS, dtype=torch.float64)[orientation]
+    x, y = how.first + how.step * x + right, how.first + how.step * y + down
+    turn = angle.cos(), -angle.sin()
+    cover, corner = outline(how.outlines, shape, scale, turn, x, y, how.reach, 64, how.soft)
+    pictures = np.zeros((len(cover), 64, 64), dtype=bool)
+    for picture, one, (row, column) in zip(pictures, cover[:, 0].numpy(), corner[:, 0].tolist(), strict=True):
+        picture[row : row + len(one), column : column + len(one)] = one >= 0.5
+    return pictures
+
+
+def overlaps(drawn: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return (drawn & real).sum((1, 2)) / (drawn | real).sum((1, 2))
+
+
+def like_sprites(folder: Path | str) -> dict[str, Any]:
+    """By look, and by shape: pixels at scale ½ and 1, and overlaps, each sprite moved to where it fits best."""
+    real, listed = frames(folder), poses()
+    moves = np.arange(-2, 2.25, 0.25)
+    report: dict[str, Any] = {"frames": len(real)}
+    for look in multi_dsprites.LOOKS:
+        still = sprites(look)
+        best = np.max([overlaps(sprites(look, right, down), real) for right in moves for down in moves], axis=0)
+        report[look] = {"median": np.median(best), "least": best.min()}
+        for k, name in enumerate(multi_dsprites.SHAPES):
+            ends = [listed.index(Pose(k, scale, 0, 0, 0)) for scale in (0.5, 1.0)]
+            own = best[[pose.shape == k for pose in listed]]
+            pixels = {"real": real[ends].sum((1, 2)).tolist(), "drawn": still[ends].sum((1, 2)).tolist()}
+            report[look][name] = {**pixels, "median": np.median(own), "least": own.min()}
+    return report
+
+
+def main(rendered: str, published: str) -> None:
+    report = like_clevr(rendered) | {"tetrominoes": like_tetrominoes(published), "sprites": like_sprites(published)}
     report = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.4g}"))
     Path(__file__).with_name("likeness.json").write_text(json.dumps(report, indent=2) + "\n")
     print(json.dumps(report, indent=2))
-
-    pairs = torch.cat([torch.cat([images[i], image[i]], dim=2) for i in SHOWN if i < len(items)], dim=1)
-    picture = Image.fromarray((255 * pairs).round().byte().permute(1, 2, 0).numpy())
-    target = ROOT / "book" / "assets" / "scenes" / "likeness.png"
-    target.parent.mkdir(exist_ok=True)
-    picture.save(target, optimize=True)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 import slotlib
-from slotlib import data, zoo
+from slotlib import checkpoint, data
 from slotlib.data import questions
-from slotlib.data.clevr_folder import clevr_targets
+from slotlib.data.targets import clevr_targets
 
 RESULTS = Path(__file__).parents[1] / "data" / "runs" / "reasoning.csv"
 TEST_SCENES, PER_SCENE, BATCH, PEAK = 400, 10, 32, 1e-3
@@ -72,7 +72,7 @@ def flat(asked: Asked, answers: list[list[int]]) -> tuple[Tensor, Tensor, Tensor
 
 def train(model: nn.Module, images: Tensor, asked: Asked, answers: list[list[int]], steps: int, seed: int) -> Pooled:
     torch.manual_seed(seed)
-    pooled = Pooled(model.encoder, model.config.slot_dim)
+    pooled = Pooled(model.encoder, model.config.attention.slot_dim)
     optimizer = torch.optim.Adam(pooled.parameters(), lr=PEAK)
     codes, of, truth = flat(asked, answers)
     first = torch.searchsorted(of, torch.arange(len(images) + 1))  # where a scene's questions begin
@@ -137,7 +137,7 @@ def main() -> None:
         for key in sorted(total):
             table.writerow((seed, *key, right[key], total[key]))
         print(f"seed {seed}: {sum(right.values()) / sum(total.values()):.3f}", flush=True)
-        zoo.write(RESULTS, file.getvalue().encode())
+        checkpoint.write(RESULTS, file.getvalue().encode())
 
 
 if __name__ == "__main__":

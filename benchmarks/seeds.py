@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from benchmarks import ablations
 from benchmarks.ablations import RECIPE, Study
-from slotlib import data, sweep, training, zoo
+from slotlib import data, sweep, zoo
 from slotlib.autoencoder import SlotAutoencoder
+from slotlib.evaluation import evaluate
 
 RESULTS = Path(__file__).parents[1] / "data" / "runs" / "seeds.csv"
 IMAGES = 1280
@@ -37,7 +38,7 @@ STUDIES = {
         ["--train.accelerator=cpu"],
         {
             RECIPE: [],
-            "gradient through one iteration": ["--model.gradient_steps=1"],
+            "gradient through one iteration": ["--model.attention.gradient_steps=1"],
         },
         paper=False,
     ),
@@ -73,7 +74,7 @@ def keys_on_pieces(
     """Keys of the inputs centred on a piece, as slots meet them (W_qᵀ W_k x), and the colour and place of each."""
     with torch.no_grad():
         features = model.encode(images)
-        inputs, key, _ = model.slot_attention.prepare(features.flatten(1, 2))
+        prepared = model.slot_attention.prepare(features.flatten(1, 2))
     height, width = features.shape[1:3]
     row, column = (
         ((torch.arange(n) + 0.5) * side / n).long() for n, side in zip((height, width), images.shape[2:], strict=True)
@@ -82,7 +83,7 @@ def keys_on_pieces(
     lit = (images[:, :, row][:, :, :, column] > 0.25).long()  # every colour is full or nothing in each channel
     colour = (lit * torch.tensor([1, 2, 4])[:, None, None]).sum(dim=1).flatten(1)
     place = torch.arange(height * width).expand(len(images), -1)
-    return (inputs @ key)[on_piece], colour[on_piece], place[on_piece]
+    return (prepared.inputs @ prepared.key)[on_piece], colour[on_piece], place[on_piece]
 
 
 def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, object]:
@@ -93,7 +94,7 @@ def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, objec
     model = zoo.load(run.folder / "model")
     scenes = data.make(dataset, IMAGES, seed=0)
     batch = scenes.batch(range(IMAGES))
-    scores = training.evaluate(model, scenes, IMAGES).fg_ari
+    scores = evaluate(model, scenes, IMAGES).columns["fg_ari"]
     near, alike = twins(batch["mask"], batch["objects"]["colour"])
     failed = (scores < SOLVED).double()
     keys, colour, place = keys_on_pieces(model, batch["image"][:320], batch["mask"][:320])

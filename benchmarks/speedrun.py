@@ -38,11 +38,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from unittest import mock
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -50,20 +49,22 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from benchmarks.measure import machine
-from slotlib import cli, plots, training, zoo
+from slotlib import checkpoint, cli, plots, training
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.course import cores
-from slotlib.slot_attention import SlotAttentionOutput
+from slotlib.model import Draws, Look, Model, Scenes
+from slotlib.slot_attention import AttentionConfig, SlotAttentionOutput
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("speedrun.json")
 PICTURE = ROOT / "book" / "assets" / "benchmarks" / "speedrun.png"
+IMAGES = 320
 LEVELS = (0.90, 0.95, 0.99)
 GOALS = {0.90: 100, 0.95: 180, 0.99: 20 * 60}
 """Seconds of the recipe on one core."""
 SCHEDULES: dict[int, dict[str, float]] = {
     1000: {},
-    3000: {"model.gradient_steps": 3, "train.one_step_until": 0, "train.clip": 0.3},
+    3000: {"model.attention.gradient_steps": 3, "train.clip": 0.3},
     0: {},
 }
 """Steps of the recipe's schedules, 0 for its own, and what else differs. Gradients through several iterations make
@@ -103,7 +104,7 @@ class Peer(nn.Module):
     stays inside, so what is returned as attention is NaN; masks and scores come from the decoder and do not need it.
     """
 
-    def __init__(self, config: AutoencoderConfig):
+    def __init__(self, config: AttentionConfig):
         super().__init__()
         from slot_attention import SlotAttention  # here, so that no other contestant waits for its import
 
@@ -127,16 +128,8 @@ class Peer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> SlotAttentionOutput:
         self.module.iters = num_iterations or self.iterations
-        slots = self.module(inputs, num_slots)
+        slots = self.module(inputs, num_slots if slots is None else slots.shape[1])
         return SlotAttentionOutput(slots, slots.new_full((*slots.shape[:2], inputs.shape[1]), math.nan), None)
-
-
-class PeerAutoencoder(SlotAutoencoder):
-    """Our encoder and decoder, with the weights they would start from anyway, around the peer's slot attention."""
-
-    def __init__(self, config: AutoencoderConfig):
-        super().__init__(config)
-        self.slot_attention = Peer(config)
 
 
 class Stopwatch:
@@ -164,53 +157,84 @@ class Over(Exception):
     """Nothing more to be learned from this run; says why."""
 
 
+class Watched(Model):
+    """What all contestants share: looking at them stops the clock, and a score may end the run."""
+
+    watch: ClassVar[Stopwatch]
+    run: ClassVar[Run]
+    steps: ClassVar[int]
+    """Of the schedule."""
+    curve: ClassVar[dict[str, list[float]]]
+
+    def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
+        with self.watch.paused():
+            return super().judge(scenes, draws, **how)
+
+    def look(self, scenes: Scenes) -> Look:
+        with self.watch.paused():
+            return super().look(scenes)
+
+    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """Note what came of an evaluation. The first, of a single scene, only tells training what will be measured."""
+        means, every = super().summarise(columns), EVERY[self.run.contestant]
+        if len(columns["fg_ari"]) == IMAGES:
+            seconds, fg_ari = self.watch.seconds(), means["fg_ari"]
+            step = min(every * (len(self.curve["step"]) + 1), self.steps)
+            for name, value in (("step", step), ("seconds", round(seconds, 2)), ("fg_ari", round(fg_ari, 5))):
+                self.curve[name].append(value)
+            if seconds >= 60 * self.run.minutes:
+                raise Over("capped")
+            if self.curve["fg_ari"][-1] >= LEVELS[-1]:
+                raise Over("reached")
+            if step >= self.steps:
+                raise Over("finished")
+        return means
+
+
+@dataclass
+class OursConfig(AutoencoderConfig):
+    """A recipe's, for `Ours`."""
+
+
+class Ours(Watched, SlotAutoencoder):
+    """The model of a recipe."""
+
+    config: OursConfig
+
+
+@dataclass
+class PeerConfig(AutoencoderConfig):
+    """A recipe's, for `PeerAutoencoder`."""
+
+
+class PeerAutoencoder(Watched, SlotAutoencoder):
+    """Our encoder and decoder, with the weights they would start from anyway, around the peer's slot attention."""
+
+    config: PeerConfig
+
+    def __init__(self, config: PeerConfig):
+        super().__init__(config)
+        self.slot_attention = Peer(config.attention)
+
+
 def configuration(contestant: str, config: str, seed: int, steps: int = 0) -> training.Config:
-    """A packaged configuration or YAML file as the speedrun trains it, its stages shortened along with its schedule."""
-    train = {"seed": seed, "eval_every": EVERY[contestant], "eval_images": 320, "accelerator": "cpu", "devices": 1}
+    """A packaged configuration or YAML file as the speedrun trains it."""
+    train = {"seed": seed, "eval_every": EVERY[contestant], "eval_images": IMAGES, "accelerator": "cpu", "devices": 1}
     if steps:
-        own = cli.read_config(config).train
-        names = "one_step_until", "one_colour_until", "shading_steps"
-        train |= {"steps": steps, **{name: round(getattr(own, name) * steps / own.steps) for name in names}}
+        train["steps"] = steps
     flags = {f"train.{name}": value for name, value in train.items()} | SCHEDULES.get(steps, {})
     return cli.read_config(config, *(f"--{name}={value}" for name, value in flags.items()))
 
 
 def measure(run: Run, started: float, folder: Path | str) -> dict[str, Any]:
     """Train, and stop as soon as the run is decided. `started` is when it began, in seconds of `time.monotonic`."""
-    every = EVERY[run.contestant]
     config = configuration(run.contestant, run.config, run.seed, run.steps)
-    watch = Stopwatch(started)
-    curve: dict[str, list[float]] = {"step": [], "seconds": [], "fg_ari": []}
-    score, look = training.evaluate, training._look
-
-    def evaluate(*arguments: Any, **options: Any) -> training.Evaluation:
-        seconds = watch.seconds()
-        with watch.paused():
-            scores = score(*arguments, **options)
-        step, fg_ari = min(every * (len(curve["step"]) + 1), config.train.steps), scores.fg_ari.mean().item()
-        for name, value in (("step", step), ("seconds", round(seconds, 2)), ("fg_ari", round(fg_ari, 5))):
-            curve[name].append(value)
-        if seconds >= 60 * run.minutes:
-            raise Over("capped")
-        if curve["fg_ari"][-1] >= LEVELS[-1]:
-            raise Over("reached")
-        if step >= config.train.steps:
-            raise Over("finished")
-        return scores
-
-    def unhurried_look(*arguments: Any) -> Any:
-        with watch.paused():
-            return look(*arguments)
-
-    # The loop is the library's own; its evaluation is wrapped, to stop the clock, and the peer's model put in.
-    model = PeerAutoencoder if run.contestant == "pypi" else SlotAutoencoder
+    Watched.watch, Watched.run, Watched.steps = Stopwatch(started), run, config.train.steps
+    Watched.curve = curve = {"step": [], "seconds": [], "fg_ari": []}
+    kind = PeerConfig if run.contestant == "pypi" else OursConfig
     error = ""
     try:
-        with (
-            mock.patch.multiple(training, evaluate=evaluate, _look=unhurried_look),
-            mock.patch.dict(zoo.MODELS, SlotAutoencoder=(model, AutoencoderConfig)),
-        ):
-            training.train(config, folder, progress=False)
+        training.train(replace(config, model=kind(**vars(config.model))), folder, progress=False)
     except Over as reason:
         ended = str(reason)
     except ValueError as failure:  # the loss is no longer finite
@@ -220,11 +244,11 @@ def measure(run: Run, started: float, folder: Path | str) -> dict[str, Any]:
     return {
         **asdict(run),
         "config": Path(run.config).stem,
-        "configuration": asdict(config),
+        "configuration": config.plain(),
         "steps": config.train.steps,
         "ended": ended,
         "error": error,
-        "cpu_seconds": round(watch.cpu_seconds(), 1),
+        "cpu_seconds": round(Watched.watch.cpu_seconds(), 1),
         "curve": curve,
     }
 
@@ -318,7 +342,7 @@ def write(path: Path, runs: Mapping[str, dict[str, Any]]) -> None:
     page = "".join(
         f'"{name}": {json.dumps(value, indent=1, ensure_ascii=False)},\n' for name, value in report(runs).items()
     )
-    zoo.write(path, f'{{\n{page}"runs": {{\n{lines}\n}}\n}}\n'.encode())
+    checkpoint.write(path, f'{{\n{page}"runs": {{\n{lines}\n}}\n}}\n'.encode())
 
 
 def missing(asked: Sequence[Run], stored: Mapping[str, dict[str, Any]]) -> list[Run]:
@@ -340,13 +364,8 @@ def differences(stored: Mapping[str, dict[str, Any]]) -> list[str]:
         if other:
             words.append(f"{key} is from another machine: {', '.join(other)}")
         if run["config"] in cli.config_names():
-            today = asdict(configuration(run["contestant"], run["config"], run["seed"], run["steps"]))
-            changed = [
-                f"{part}.{name}"
-                for part, fields in run["configuration"].items()
-                for name, value in fields.items()  # fields that came later had no say then
-                if json.loads(json.dumps(today[part].get(name))) != value
-            ]
+            today = configuration(run["contestant"], run["config"], run["seed"], run["steps"]).plain()
+            changed = training.differences(run["configuration"], json.loads(json.dumps(today)))
             if changed:
                 words.append(f"{key} was measured with another {run['config']}.yaml: {', '.join(changed)}")
     return words
@@ -532,7 +551,7 @@ def show(path: Path, picture: Path) -> None:
     write(path, runs)
     shown = report(runs)
     print("", *map(as_text, shown["tables"]), "\n".join(shown["notes"]), sep="\n\n")
-    zoo.writable_folder(picture.parent)
+    checkpoint.writable_folder(picture.parent)
     draw(runs).savefig(picture, dpi=160, bbox_inches="tight")
     print(f"\nWritten to {path} and {picture}")
 
@@ -578,7 +597,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     # By its path, so that a recipe has one name in the results, however it was asked for.
     configs = {
-        "recipe": str(Path(cli._config_path(asked.recipe)).resolve()),
+        "recipe": str(Path(cli.config_path(asked.recipe)).resolve()),
         "paper": "tetrominoes_paper",
         "pypi": "tetrominoes_paper",
     }
@@ -592,7 +611,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for config in {run.config for run in runs}:
         cli.read_config(config)  # a mistake shows before anything is measured
     peer = f"{PEER} {version(PEER)}" if "pypi" in asked.contestants else ""
-    zoo.writable_folder(asked.results.parent)
+    checkpoint.writable_folder(asked.results.parent)
     stored = read(asked.results)
     for line in differences(stored):
         print(f"note: {line}; remove its line from {asked.results.name} to measure it again")

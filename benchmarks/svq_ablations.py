@@ -9,12 +9,14 @@ data/runs/svq_ablations.csv, which chapter 07 reads.
 """
 
 import contextlib
+import math
 from pathlib import Path
 
 from benchmarks import ablations
 from benchmarks.ablations import RECIPE, Study
 from benchmarks.dreams import dictionary
-from slotlib import data, sweep, training, zoo
+from slotlib import data, sweep, zoo
+from slotlib.evaluation import evaluate
 
 RESULTS = Path(__file__).parents[1] / "data" / "runs" / "svq_ablations.csv"
 IMAGES = 640
@@ -22,50 +24,64 @@ COLUMNS = (
     *("dataset", "lever", "seed", "steps", "minutes", "fg_ari", "mse"),
     *("utilisation", "perplexity", "colour", "size", "error"),
 )
-ANY = ["--model.colour_blocks=0"]
-SLATE = [  # the published kind of decoder, small
-    *("--model_class=SlateAutoencoder", "--model.patch=8", "--model.decoder_channels=48"),
-    *("--model.token_dim=96", "--model.writer_layers=3"),
-]
+ANY = "--model.decoder.colour_dims=0"
+CONTINUOUS = "--model.attention.quantise=false"
+
+
+def price(sparsity: float) -> str:
+    """Slots are free for 500 of 2,400 steps, then what they cost rises for as many."""
+    return f"--model.likelihood.sparsity={{end: {sparsity}, after: 0.20833333, over: 0.20833333}}"
+
+
+QUANTIZER = "--model.attention.quantizer"
+
+
+def codes(blocks: int, codes: int) -> list[str]:
+    """Nearest codes of so many blocks."""
+    return [f"{QUANTIZER}={{class_path: Nearest, init_args: {{num_blocks: {blocks}, num_codes: {codes}}}}}"]
+
+
 STUDIES = {
     "svq_shapes": Study(
         1,
-        ["--train.steps=1600", "--train.stop_at=1200", "--train.quantise_from=400"],
+        ["--train.steps=1600", "--train.stop_at=1200"],
         {
             RECIPE: [],
-            "slots stay continuous": ["--train.quantise_from=1600"],
-            "codes from the start": ["--train.quantise_from=0"],
-            "colour in any block": ANY,
-            "4 blocks": ["--model.num_blocks=4"],
-            "one block, 256 codes": [*ANY, "--model.num_blocks=1", "--model.num_codes=256"],
-            "4 codes": ["--model.num_codes=4"],
-            "64 codes": ["--model.num_codes=64"],
-            "three iterations": ["--model.num_iterations=3"],
-            "blocks mix": ["--model.mixing=true"],
-            "no commitment": ["--model.commitment=0"],
-            "codes drawn": ["--model.quantizer=gumbel"],
-            "numbers rounded": ["--model.quantizer=fsq", "--model.levels=[4,4]"],
-            "written by a transformer": [*ANY, *SLATE],
+            "slots stay continuous": [CONTINUOUS, ANY],
+            "codes from the start": ["--model.attention.quantise=true", "--model.decoder.colour_dims=4"],
+            "colour in any block": [ANY],
+            "4 blocks": ["--model.attention.quantizer.num_blocks=4", "--model.decoder.colour_dims.end=16"],
+            "one block, 256 codes": [ANY, *codes(1, 256)],
+            "4 codes": codes(16, 4),
+            "64 codes": codes(16, 64),
+            "three iterations": ["--model.attention.num_iterations=3"],
+            "blocks mix": ["--model.attention.mixing=true"],
+            "no commitment": ["--model.attention.quantizer.commitment=0"],
+            "codes drawn": [f"{QUANTIZER}={{class_path: Gumbel, init_args: {{num_blocks: 16, num_codes: 16}}}}"],
+            "numbers rounded": [f"{QUANTIZER}={{class_path: FiniteScalar, init_args: {{num_blocks: 16, levels: [4, 4]}}}}"],
+            "written by a transformer": ["--config=slate_shapes"],
         },
         paper=False,
     ),
     "svq_multi_dsprites": Study(
         1,
         [
-            *("--train.steps=2400", "--train.stop_at=0", "--train.one_step_until=800", "--train.quantise_from=1200"),
-            *("--model.num_iterations=10", "--model.search_iterations=6", "--model.parsimony=0.0035"),
-            *("--model.num_codes=32", "--model.colour_lead=0.03"),
+            *("--train.steps=2400", "--train.stop_at=0"),
+            "--model.attention.gradient_steps={start: 1, end: 3, after: 0.33333333}",
+            *("--model.attention.quantise={end: 1, after: 0.5}", *codes(16, 32)),
+            *("--model.attention.num_iterations=10", "--model.attention.search_iterations=6"),
+            *(price(0.0035), "--model.colour_lead=0.03"),
         ],
         {
             RECIPE: [],
-            "slots stay continuous": ["--train.quantise_from=2400"],
-            "codes in every iteration": ["--model.search_iterations=0"],
-            "half the price": ["--model.parsimony=0.00175"],
-            "twice the price": ["--model.parsimony=0.007"],
-            "16 codes": ["--model.num_codes=16"],
+            "slots stay continuous": [CONTINUOUS],
+            "codes in every iteration": ["--model.attention.search_iterations=0"],
+            "half the price": [price(0.00175)],
+            "twice the price": [price(0.007)],
+            "16 codes": codes(16, 16),
             "both blocks tell the colour": ["--model.colour_lead=0"],
-            "one block for colour": ["--model.colour_blocks=1", "--model.colour_lead=0"],
-            "colour in any block": [*ANY, "--model.colour_lead=0"],
+            "one block for colour": ["--model.decoder.colour_dims=4", "--model.colour_lead=0"],
+            "colour in any block": [ANY, "--model.colour_lead=0"],
         },
         paper=False,
     ),
@@ -79,10 +95,9 @@ def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, objec
         return line
     model = zoo.load(run.folder / "model")
     scenes = data.make(run.config.data.name, IMAGES, seed=0, **run.config.data.options)
-    options, written = run.config.train, run.config.train.quantise_from < run.config.train.steps
-    model.use_codes(written)
-    model.split_colour(written or options.colour_from >= 0)
-    scores = training.evaluate(model, scenes, IMAGES).means()
+    options = run.config.train
+    scores = evaluate(model, scenes, IMAGES).means
+    written = not math.isnan(scores["utilisation"])
     words: dict[str, list[float]] = {}
     if written:
         with contextlib.suppress(ValueError):  # not a single object was found

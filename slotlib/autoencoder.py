@@ -9,19 +9,162 @@ and so are the cheaper ones that train in minutes on a CPU.
 """
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, NamedTuple, get_type_hints
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from slotlib import diagnosis, metrics
+from slotlib import arguments, check, configuration, diagnosis, metrics
 from slotlib.decoders import Broadcast, DecoderConfig, Drawing
 from slotlib.encoders import EncoderConfig, Paper, start_as_keras
 from slotlib.likelihoods import Average, LikelihoodConfig, compose
 from slotlib.model import Draws, Look, Model, Scenes
-from slotlib.slot_attention import AttentionConfig, SlotAttentionOutput
+from slotlib.slot_attention import AttentionConfig, SlotAttention
+
+# --- what models of images and of slots share ---
+
+LIMITS = -0.5, 1.5
+"""Of pixels. Images lie in [0, 1]; resampling, a sensor's noise and light that was not clipped may lead a little out.
+Images in other units reach further: [-1, 1], 0 … 255, standardised ones."""
+
+
+def centred(
+    images: Float[Tensor, "batch 3 height width"], side: int, dtype: torch.dtype
+) -> Float[Tensor, "batch 3 height width"]:
+    """Images from [0, 1] in the units that models work in, [-1, 1].
+
+    Raises ValueError unless there is at least one, `[batch, 3, side, side]` in this precision (under autocast in any),
+    finite and within `LIMITS`.
+    """
+    arguments.tensor("images", images, "floating point", f"batch 3 {side} {side}")
+    if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):
+        raise ValueError(f"images must be {dtype}, as the model is, got {images.dtype}")
+    if images.shape[0] == 0:
+        raise ValueError("images must be at least one, got an empty batch")
+    low, high = images.detach().amin(), images.detach().amax()
+    if not check.holds((low > LIMITS[0]) & (high < LIMITS[1]), otherwise=True):
+        if not (low.isfinite() and high.isfinite()):
+            raise ValueError("images must be finite, got NaN or infinite pixels")
+        raise ValueError(
+            f"images must lie in [0, 1], got {low:g} to {high:g}; divide bytes by 255, take (x + 1) / 2 of [-1, 1]"
+        )
+    return images * 2 - 1
+
+
+def checked(config: Any, kind: type, where: str = "") -> Any:
+    """A model's configuration. Raises ValueError naming the field that is not what its annotation says."""
+    if not isinstance(config, kind):
+        raise ValueError(f"{where or 'config'} must be of kind {kind.__name__}, got {check.described(config)}")
+    hints = get_type_hints(type(config))
+    for each in fields(config):
+        value, name = getattr(config, each.name), f"{where}.{each.name}".removeprefix(".")
+        if is_dataclass(hints[each.name]):
+            checked(value, hints[each.name], name)
+        else:
+            configuration.made(hints[each.name], value, name)
+    return config
+
+
+def squared_error(
+    images: Float[Tensor, "batch 3 height width"], others: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch"]:
+    """Of each image, averaged over pixels and channels."""
+    return (images - others).square().mean(dim=(1, 2, 3))
+
+
+MASK_SCORES = {
+    "fg_ari": metrics.fg_ari,
+    "ari": metrics.adjusted_rand_index,
+    "mbo": metrics.mean_best_overlap,
+    "miou": metrics.mean_iou,
+}
+
+
+def scored(
+    metric: Callable[..., Tensor], scenes: Scenes, masks: Float[Tensor, "batch slots height width"]
+) -> Float[Tensor, "batch"]:
+    """How well masks (argmax over slots) agree with a scene's true ones; NaN for scenes without."""
+    if "mask" not in scenes:
+        return torch.full((len(masks),), math.nan)
+    return metric(scenes["mask"].to(masks.device), masks.argmax(dim=1))
+
+
+class WithSlots:
+    """Of a `Model`: it takes images apart into slots, and what it returns has masks and attention.
+
+    Images come and go in [0, 1]; inside they live in [-1, 1], as in the paper.
+    """
+
+    config: Any
+    encoder: nn.Module
+    slot_attention: SlotAttention
+    __call__: Callable[..., Any]
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
+        """The features slots are made of, on their grid. Raises ValueError for images that `centred` refuses."""
+        return self.encoder(centred(images, self.config.resolution, next(self.encoder.parameters()).dtype))
+
+    def starts(
+        self, count: int, draws: Draws, num_slots: int | None = None, restarts: int = 1
+    ) -> Float[Tensor, "starts slots dim"]:
+        """Where the slots of `count` images start, those of an image one after another."""
+        check.whole("restarts", restarts)
+        start = self.slot_attention.initial_slots(draws.whole(count) * restarts, num_slots, draws.generator)
+        return draws.share(start.unflatten(0, (-1, restarts))).flatten(0, 1)
+
+    def bind(
+        self,
+        features: Float[Tensor, "batch h w dim"],
+        draws: Draws,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        restarts: int = 1,
+    ) -> Any:
+        """What slot attention makes of features, an image's several restarts one after another."""
+        start, inputs = self.starts(features.shape[0], draws, num_slots, restarts), features.flatten(1, 2)
+        if restarts > 1:
+            inputs = inputs.repeat_interleave(restarts, dim=0)
+        return self.attend(inputs, start, num_iterations, draws)
+
+    def attend(
+        self,
+        inputs: Float[Tensor, "batch inputs dim"],
+        start: Float[Tensor, "batch slots slot_dim"],
+        num_iterations: int | None,
+        draws: Draws,
+    ) -> Any:
+        """Slot attention from these starts. `draws` is for slots that are drawn, not only started, at random."""
+        return self.slot_attention(inputs, None, num_iterations, start)
+
+    @torch.no_grad()
+    def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
+        """Scores of the masks, and `mse`: the squared error per pixel and channel, in units of [0, 1] images.
+
+        `how`: as for a call, such as `num_slots`, `num_iterations`, `restarts`.
+        """
+        output = self(scenes["image"], generator=arguments.draws(draws).generator, **how)
+        return self.scores(scenes, output)
+
+    def scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
+        """What `judge` says of an output."""
+        found = {name: scored(metric, scenes, output.masks) for name, metric in MASK_SCORES.items()}
+        return {**found, "mse": squared_error(output.reconstruction, scenes["image"])}
+
+    @torch.no_grad()
+    def look(self, scenes: Scenes) -> Look:
+        """Pictures of the first eight scenes; of all, signs of failure in the masks."""
+        from slotlib import plots  # slow to import
+
+        output = self(scenes["image"], generator=torch.Generator().manual_seed(0))
+        signs = diagnosis.diagnose(output.masks)
+        pictures = plots.rows(scenes, output.reconstruction, output.masks, output.attention)
+        return Look(pictures, signs._asdict(), diagnosis.warnings(signs))
+
+
+# --- the autoencoder ---
 
 
 @dataclass
@@ -50,38 +193,8 @@ class AutoencoderOutput(NamedTuple):
     """As the decoder draws them from the slots alone: the softmax of its logits over slots."""
 
 
-def check_images(images: Float[Tensor, "batch 3 height width"], side: int) -> None:
-    """Raises ValueError unless `images` is `[batch, 3, side, side]`, floating point and finite."""
-    if images.ndim != 4 or images.shape[1:] != (3, side, side) or not images.is_floating_point():
-        raise ValueError(
-            f"images must be floating point [batch, 3, {side}, {side}], got {images.dtype} {list(images.shape)}"
-        )
-    if not torch.compiler.is_compiling() and not images.mean(dtype=torch.float32).isfinite():
-        raise ValueError("images must be finite, got NaN or infinite pixels")
-
-
-def mask_scores(
-    scenes: Scenes,
-    masks: Float[Tensor, "batch slots height width"],
-    drawn: Float[Tensor, "batch slots height width"],
-) -> dict[str, Float[Tensor, "batch"]]:
-    """How well masks (argmax over slots) agree with a scene's true ones; NaN for scenes without.
-
-    `fg_ari_drawn` is of the masks as drawn from the slots; it differs from `fg_ari` for a mixture only.
-    """
-    names = "fg_ari", "ari", "mbo", "miou", "fg_ari_drawn"
-    if "mask" not in scenes:
-        return dict.fromkeys(names, torch.full((len(masks),), math.nan))
-    true, found = scenes["mask"].to(masks.device), masks.argmax(dim=1)
-    scores = metrics.fg_ari, metrics.adjusted_rand_index, metrics.mean_best_overlap, metrics.mean_iou
-    scored = [score(true, found) for score in scores]
-    return dict(zip(names, [*scored, metrics.fg_ari(true, drawn.argmax(dim=1))], strict=True))
-
-
-class SlotAutoencoder(Model):
+class SlotAutoencoder(WithSlots, Model):
     """Encoder, slot attention, decoder and likelihood in one module, built from an `AutoencoderConfig`.
-
-    Images come and go in [0, 1]; inside they live in [-1, 1], as in the paper.
 
     Raises ValueError for a configuration that cannot be built, naming the field.
     """
@@ -90,10 +203,10 @@ class SlotAutoencoder(Model):
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
-        if config.resolution < 1:
-            raise ValueError(f"resolution must be at least 1, got {config.resolution}")
-        self.config = config
+        self.config = checked(config, AutoencoderConfig)
         dim = config.attention.slot_dim
+        check.whole("resolution", config.resolution)
+        check.whole("slot_dim", dim)
         self.encoder = config.encoder.build(dim)
         self.slot_attention = config.attention.build(dim)
         self.decoder = config.decoder.build(dim, config.resolution)
@@ -102,29 +215,11 @@ class SlotAutoencoder(Model):
         self.decoder.initialise()
         self.at(1.0)
 
-    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
-        """The features slot attention reads, on their grid.
-
-        Raises ValueError unless `images` is `[batch, 3, resolution, resolution]`, floating point and finite.
-        """
-        check_images(images, self.config.resolution)
-        return self.encoder(images * 2 - 1)
-
-    def bind(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> SlotAttentionOutput:
-        """The slots of images, from starts drawn with `draws`."""
-        draws = draws or Draws()
-        features = self.encode(images).flatten(1, 2)
-        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
-        return self.slot_attention(features, slots=draws.share(start))
-
     def drawing_loss(
-        self,
-        slots: Float[Tensor, "batch slots dim"],
-        images: Float[Tensor, "batch 3 height width"],
-        draws: Draws | None = None,
+        self, slots: Float[Tensor, "batch slots dim"], images: Float[Tensor, "batch 3 height width"], draws: Draws
     ) -> Float[Tensor, ""]:
         """What `slots` cost as a drawing of `images`, or of what part of them the decoder draws in training."""
-        drawing, target = self.decoder.part(slots, images * 2 - 1, draws or Draws())
+        drawing, target = self.decoder.part(slots, images * 2 - 1, draws)
         return self.likelihood.cost(drawing, target).mean()
 
     def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
@@ -132,7 +227,8 @@ class SlotAutoencoder(Model):
 
         `draws` decides the slots' start and which pixels count, if not all do.
         """
-        return self.drawing_loss(self.bind(images, draws).slots, images, draws)
+        draws = arguments.draws(draws)
+        return self.drawing_loss(self.bind(self.encode(images), draws).slots, images, draws)
 
     def forward(
         self,
@@ -152,70 +248,35 @@ class SlotAutoencoder(Model):
             generator: the source of the slots' initial noise.
 
         Raises:
-            ValueError: images of another shape, type or with NaN; a number below 1.
+            ValueError: images of another shape, type or range, or with NaN; a number below 1.
         """
-        bound, grid = self._bind_again(images, num_slots, num_iterations, restarts, Draws(generator))
-        return self._drawn(images, bound, grid, restarts)
-
-    def _bind_again(
-        self,
-        images: Float[Tensor, "batch 3 height width"],
-        num_slots: int | None,
-        num_iterations: int | None,
-        restarts: int,
-        draws: Draws,
-    ) -> tuple[Any, torch.Size]:
-        """Slot attention from every restart, `[batch · restarts]`, and the encoder's grid."""
-        if restarts < 1:
-            raise ValueError(f"restarts must be at least 1, got {restarts}")
         features = self.encode(images)
-        inputs = features.flatten(1, 2).repeat_interleave(restarts, dim=0)
-        count = draws.whole(len(images)) * restarts
-        start = self.slot_attention.initial_slots(count, num_slots, generator=draws.generator)
-        start = draws.share(start.unflatten(0, (-1, restarts))).flatten(0, 1)
-        return self.slot_attention(inputs, None, num_iterations, start), features.shape[1:3]
+        bound = self.bind(features, Draws(generator), num_slots, num_iterations, restarts)
+        return self.drawn(images, bound, features.shape[1:3], restarts)
 
-    def _drawn(
+    def drawn(
         self, images: Float[Tensor, "batch 3 height width"], bound: Any, grid: torch.Size, restarts: int
     ) -> AutoencoderOutput:
-        """What slots draw; of several restarts, those of the best."""
+        """What bound slots draw; of an image's several restarts, the best. `grid` is that of the features."""
         slots, attention = bound.slots, bound.attention
-        drawing = self.decoder(slots)
-        target = (images * 2 - 1).repeat_interleave(restarts, dim=0)
+        drawing, target = self.decoder(slots), images * 2 - 1
         if restarts > 1:
-            best = self.likelihood.cost(drawing, target).view(-1, restarts).argmin(dim=1)
+            every = target.repeat_interleave(restarts, dim=0)
+            best = self.likelihood.cost(drawing, every).view(-1, restarts).argmin(dim=1)
             best = best + torch.arange(len(best), device=images.device) * restarts
-            slots, attention, target = slots[best], attention[best], target[best]
+            slots, attention = slots[best], attention[best]
             drawing = Drawing(drawing.colours[best], drawing.logits[best])
-        picture, drawn = compose(drawing)
+        picture, masks = compose(drawing)
         return AutoencoderOutput(
             reconstruction=(picture + 1) / 2,
-            slot_images=((drawing.colours + 1) / 2).expand(-1, -1, -1, *drawn.shape[2:]),
+            slot_images=((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:]),
             masks=self.likelihood.masks(drawing, target),
             slots=slots,
             attention=attention.unflatten(-1, grid),
-            drawn_masks=drawn,
+            drawn_masks=masks,
         )
 
-    @torch.no_grad()
-    def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
-        """`mask_scores`, and `mse`: the squared error per pixel and channel, in units of [0, 1] images.
-
-        `how`: `num_slots`, `num_iterations`, `restarts`.
-        """
-        return self._scores(scenes, self(scenes["image"], generator=(draws or Draws()).generator, **how))
-
-    def _scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
-        found = mask_scores(scenes, output.masks, output.drawn_masks)
-        mse = (output.reconstruction - scenes["image"]).square().mean(dim=(1, 2, 3))
-        return {**found, "mse": mse}
-
-    @torch.no_grad()
-    def look(self, scenes: Scenes) -> Look:
-        """Pictures of the first eight scenes; of all, signs of failure in the masks."""
-        from slotlib import plots  # slow to import
-
-        output = self(scenes["image"], generator=torch.Generator().manual_seed(0))
-        signs = diagnosis.diagnose(output.masks)
-        pictures = plots.rows(scenes, output.reconstruction, output.masks, output.attention)
-        return Look(pictures, signs._asdict(), diagnosis.warnings(signs))
+    def scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
+        """As of any masks; and `fg_ari_drawn` of those drawn from the slots alone, which differ for a mixture only."""
+        drawn = scored(metrics.fg_ari, scenes, output.drawn_masks)
+        return {**super().scores(scenes, output), "fg_ari_drawn": drawn}

@@ -25,16 +25,33 @@ def whole(name: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{name} must be a whole number, at least {least}, got {described(value)}")
 
 
-def number(name: str, value: object, least: float = 0.0) -> None:
-    """Raises ValueError unless `value` is a finite number, at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not least <= value < math.inf:
-        raise ValueError(f"{name} must be a number, at least {least:g}, got {described(value)}")
+def number(name: str, value: object, least: float = 0.0, above: bool = False) -> None:
+    """Raises ValueError unless `value` is a finite number, at least `least`, or `above` it."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.number)
+        or not least <= value < math.inf
+        or (above and value == least)
+    ):
+        bound = "above" if above else "at least"
+        raise ValueError(f"{name} must be a finite number, {bound} {least:g}, got {described(value)}")
 
 
 def choice(name: str, value: object, options: Any) -> None:
     """Raises ValueError unless `value` is one of the words of `options`, a `Literal`."""
     if not isinstance(value, str) or value not in get_args(options):
         raise ValueError(f"{name} must be one of {get_args(options)}, got {described(value)}")
+
+
+def floating(**tensors: object) -> None:
+    """Raises ValueError unless all are floating point, with two axes or more, and (but under autocast) of one type."""
+    first = None
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2:
+            raise ValueError(f"{name} must be floating point with two axes or more, got {described(value)}")
+        first = first or (name, value.dtype)
+        if value.dtype != first[1] and not torch.is_autocast_enabled(value.device.type):
+            raise ValueError(f"{name} must be {first[1]} as {first[0]}, got {described(value)}")
 
 
 def mask(value: object, shape: tuple[int, ...]) -> None:
@@ -46,9 +63,8 @@ def mask(value: object, shape: tuple[int, ...]) -> None:
 
 
 def holds(condition: Bool[Tensor, ""], otherwise: bool) -> bool:
-    """Whether `condition` is true; `otherwise` where values cannot be looked at: compiled, traced, under vmap, on
-    meta tensors."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    """Whether `condition` is true; `otherwise` where values cannot be looked at: compiled, under vmap, meta tensors."""
+    if torch.compiler.is_compiling():
         return otherwise
     try:
         return bool(condition)

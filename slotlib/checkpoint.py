@@ -84,7 +84,9 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping[
     """
     path = Path(path).with_suffix("")
     folder = writable_folder(path.parent)
-    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    # Copies, because tensors that share memory, as tied weights do, are refused.
+    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    content = safetensors.torch.save(own)
     card = {**card, "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     write(folder / f"{path.name}.safetensors", content)
     write(folder / f"{path.name}.json", (json.dumps(card, indent=2) + "\n").encode())
@@ -128,14 +130,17 @@ def spec(model: Model) -> dict[str, Any]:
 
 def made(spec: Mapping[str, Any]) -> Model:
     """A fresh model from its class and configuration. Raises ValueError naming what does not fit."""
-    kind = configuration.named(Model, spec.get("class_path", ""), "class_path")
-    return kind(configuration.made(kind.configuration(), spec.get("init_args", {}), kind.__name__))
+    return _fresh(configuration.named(Model, spec.get("class_path", ""), "class_path"), spec.get("init_args", {}))
+
+
+def _fresh(kind: type[Model], fields: Any) -> Model:
+    return kind(configuration.made(kind.configuration(), fields, kind.__name__))
 
 
 def save(model: Model, path: Path | str, card: Mapping[str, Any]) -> Path:
     """Write a model as a checkpoint that `load` rebuilds, its configuration on the card. Returns the card's path.
 
-    A card's `progress` says where in its schedule the model stopped; without it, at the end.
+    A card's `progress` says where in its schedule the model took its last step; without it, at the end.
 
     Raises:
         TypeError: what is no `Model`.
@@ -149,16 +154,16 @@ def save(model: Model, path: Path | str, card: Mapping[str, Any]) -> Path:
 
 
 def build(card: Mapping[str, Any]) -> Model:
-    """An untrained model from a card, where in its schedule the trained one stopped.
+    """An untrained model from a card, at the place in its schedule where the trained one took its last step.
 
     Raises ValueError for a card that this version cannot build.
     """
     path = str(card.get("model"))
-    module, _, name = path.rpartition(".")
-    if name not in Model.known:
+    if path not in Model.known:  # a card imports nothing
+        module = path.rpartition(".")[0]
         advice = f"import {module} first" if module else f"this slotlib has: {', '.join(Model.known)}"
         raise ValueError(f"the card names the model {path!r}, which is not known; {advice}")
-    model = made({"class_path": name, "init_args": card.get("configuration", {})})
+    model = _fresh(Model.known[path], card.get("configuration", {}))
     model.at(card.get("progress", 1.0))
     return model
 

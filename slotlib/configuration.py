@@ -1,21 +1,26 @@
-"""Configurations as plain dictionaries, for cards and YAML, and back.
+"""Configurations as plain dictionaries, for cards, YAML and the command line, and back.
 
 A configuration is a dataclass whose fields are numbers, words, lists and other dataclasses. In plain form a dataclass
 is a dictionary of its fields. Where a field may hold one of several (a decoder, a model's autoencoder), the dictionary
-says which, in jsonargparse's words:
+says which:
 
     {"class_path": "Separable", "init_args": {"rank": 16}}
 
-`class_path` is the name of a class that has been imported, or its full path, such as "my_module.MyDecoder".
+`class_path` is the name of a class that has been imported, or its full path, such as "my_module.MyDecoder". Without one
+a dictionary says what differs from what stands there by default.
 """
 
+import ast
 import dataclasses
 import importlib
+import inspect
+import itertools
+import textwrap
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["made", "named", "plain"]
+__all__ = ["Field", "choices", "described", "made", "named", "path", "plain", "split", "summary"]
 
 
 def plain(config: Any, expected: Any = None) -> Any:
@@ -24,11 +29,14 @@ def plain(config: Any, expected: Any = None) -> Any:
     `expected` is the type that the reader will expect here; a dataclass of another class is written with its path.
     """
     if dataclasses.is_dataclass(config):
-        hints = get_type_hints(type(config))
-        fields = {f.name: plain(getattr(config, f.name), hints[f.name]) for f in dataclasses.fields(config)}
-        if expected is None or type(config) in (expected, *get_args(expected)):
-            return fields
-        return {"class_path": path(type(config)), "init_args": fields}
+        own = {}
+        for field, hint in _fields(type(config)):
+            default = _default(field, hint)
+            by_default = (default if isinstance(default, type) else type(default)) in _options(hint)
+            own[field.name] = plain(getattr(config, field.name), hint if by_default else Any)
+        if expected is None or type(config) in _options(expected):
+            return own
+        return {"class_path": path(type(config)), "init_args": own}
     if isinstance(config, Mapping):
         return {key: plain(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
@@ -53,64 +61,106 @@ def made(expected: Any, value: Any, where: str) -> Any:
     Raises ValueError naming the field, what was expected and what was given.
     """
     if dataclasses.is_dataclass(expected):
-        return _dataclass(expected, value, where)
-    origin, options = get_origin(expected), get_args(expected)
-    if origin in (Union, types.UnionType):
-        if isinstance(value, Mapping):
-            structured = [option for option in options if dataclasses.is_dataclass(option)]
-            if structured:
-                return _dataclass(structured[0], value, where)
-        return _one_of(options, value, where)
-    if origin is Literal:
-        if value not in options:
-            raise ValueError(f"{where} must be one of {', '.join(map(repr, options))}, got {value!r}")
+        return _dataclass(expected, expected, value, where)
+    if expected is Any:
         return value
-    if origin in (list, tuple):
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{where} must be a list, got {value!r}")
-        items = options[:1] or (Any,)
-        return origin(made(items[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+    if len(_options(expected)) > 1:
+        return _one_of(expected, value, where)
+    origin, parts = get_origin(expected), get_args(expected)
+    if origin in (list, tuple) and isinstance(value, list | tuple):
+        item = parts[0] if parts else Any
+        return origin(made(item, each, f"{where}[{i}]") for i, each in enumerate(value))
+    if expected is float and type(value) is int:
         return float(value)
-    plain_type = origin or expected
-    if isinstance(plain_type, type) and (
-        not isinstance(value, plain_type) or (isinstance(value, bool) and plain_type is not bool)
-    ):
+    if origin is Literal:
+        fits = value in parts
+    else:  # true and false are integers to Python only
+        fits = isinstance(value, origin or expected) and (expected is bool or not isinstance(value, bool))
+    if not fits:
         raise ValueError(f"{where} must be {_name(expected)}, got {value!r}")
     return value
 
 
-def _one_of(options: tuple[Any, ...], value: Any, where: str) -> Any:
-    for option in options:
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The annotations of which a value fits one."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _one_of(union: Any, value: Any, where: str) -> Any:
+    structured = _structured(union)
+    if structured and isinstance(value, Mapping):
+        return _dataclass(structured, structured, value, where)
+    for option in _options(union):
         try:
             return made(option, value, where)
         except ValueError:
             continue
-    raise ValueError(f"{where} must be {' or '.join(_name(option) for option in options)}, got {value!r}")
+    raise ValueError(f"{where} must be {_name(union)}, got {value!r}")
 
 
 def _name(expected: Any) -> str:
-    return "None" if expected is type(None) else getattr(expected, "__name__", str(expected))
+    """An annotation as help and errors say it."""
+    if len(_options(expected)) > 1:
+        return " or ".join(map(_name, _options(expected)))
+    if get_origin(expected) is Literal:
+        return " or ".join(map(repr, get_args(expected)))
+    if get_origin(expected):
+        return str(expected).replace("typing.", "")
+    return "None" if expected is type(None) else expected.__name__
 
 
-def _dataclass(expected: type, value: Any, where: str) -> Any:
+def _fields(kind: type) -> Iterator[tuple[dataclasses.Field, Any]]:
+    """The fields of a dataclass with their annotations."""
+    hints = get_type_hints(kind)
+    return ((field, hints[field.name]) for field in dataclasses.fields(kind))
+
+
+def _structured(hint: Any) -> Any:
+    """The dataclass that may stand in a field; None where there may be none."""
+    return next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
+
+
+def _default(field: dataclasses.Field, hint: Any) -> Any:
+    """The configuration that stands in a field by default, else the dataclass that may stand there."""
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return default if dataclasses.is_dataclass(default) else _structured(hint)
+
+
+def _dataclass(expected: Any, default: Any, value: Any, where: str) -> Any:
+    """One of `expected`: without a class_path, of the class `default`, or what differs from that configuration."""
     if isinstance(value, expected):
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be the fields of a {expected.__name__}, got {value!r}")
-    kind = expected
-    if "class_path" in value and set(value) <= {"class_path", "init_args"}:
-        kind, value = named(expected, value["class_path"], where), value.get("init_args") or {}
-    hints = get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(kind)}
-    for name in value:
+    class_path, own = split(value, where)
+    start: Any = default if class_path is None else named(expected, class_path, f"{where}.class_path")
+    kind = start if isinstance(start, type) else type(start)
+    known = {field.name: (field, hint) for field, hint in _fields(kind)}
+    found = {}
+    for name, each in own.items():
         if name not in known:
             raise ValueError(f"{where} has no field {name!r}; {kind.__name__} has: {', '.join(sorted(known))}")
-    fields = {name: made(hints[name], each, f"{where}.{name}") for name, each in value.items()}
+        field, hint = known[name]
+        structured, place = _structured(hint), f"{where}.{name}"
+        if structured and isinstance(each, Mapping):
+            found[name] = _dataclass(structured, _default(field, hint), each, place)
+        else:
+            found[name] = made(hint, each, place)
     try:
-        return kind(**fields)
+        return kind(**found) if start is kind else dataclasses.replace(start, **found)
     except (TypeError, ValueError) as error:  # a field without a default is missing, or a value is out of range
-        raise ValueError(f"{where}: {error}") from None
+        named_there = str(error).startswith(f"{where}.")
+        raise ValueError(str(error) if named_there else f"{where}: {error}") from None
+
+
+def split(value: Mapping[str, Any], where: str) -> tuple[Any, Mapping[str, Any]]:
+    """The class_path of a plain form, None without one, and its fields. Raises ValueError for fields in both places."""
+    if not value.keys() & {"class_path", "init_args"}:
+        return None, value
+    beside = [str(name) for name in value if name not in ("class_path", "init_args")]
+    if beside:
+        raise ValueError(f"{where}: with class_path, fields stand in init_args, got {', '.join(beside)} beside it")
+    return value.get("class_path"), value.get("init_args") or {}
 
 
 def named(base: type, class_path: str, where: str) -> type:
@@ -118,19 +168,87 @@ def named(base: type, class_path: str, where: str) -> type:
 
     Raises ValueError for a path that cannot be imported or leads to another kind of thing.
     """
-    below = [base]
-    for kind in below:
-        below += kind.__subclasses__()
-    for kind in below:
+    for kind in _family(base):
         if class_path in (kind.__qualname__, f"{kind.__module__}.{kind.__qualname__}"):
             return kind
     module, _, name = str(class_path).rpartition(".")
+    if not module:
+        there = ", ".join(choices(base))
+        raise ValueError(f"{where}: {class_path!r} is unknown; there are {there} (your own: my_module.MyClass)")
     try:
-        found = getattr(importlib.import_module(module), name) if module else None
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"{where}: cannot import {class_path!r}: {error}") from None
     if not (isinstance(found, type) and issubclass(found, base)):
-        there = ", ".join(kind.__name__ for kind in below[1:])
-        kinds = f"is no {base.__name__}" if found else f"is unknown; there are {there}"
-        raise ValueError(f"{where}: {class_path!r} {kinds} (your own is named as my_module.{base.__name__}…)")
+        raise ValueError(f"{where}: {class_path!r} is no {base.__name__}")
     return found
+
+
+def _family(base: type) -> list[type]:
+    """A class and all below it that have been imported."""
+    family = [base]
+    for kind in family:
+        family += kind.__subclasses__()
+    return family
+
+
+def choices(base: Any) -> list[str]:
+    """What a class_path may say: the classes below `base` that can be made.
+
+    Others only stand between: parts that build nothing, models without a configuration of their own.
+    """
+    between = getattr(base, "build", None)
+    return sorted(
+        path(kind)
+        for kind in _family(base)[1:]
+        if getattr(kind, "build", None) is not between or "config" in inspect.get_annotations(kind)
+    )
+
+
+class Field(NamedTuple):
+    """A field of a configuration, as help shows it."""
+
+    name: str
+    """With the fields it lies in, such as "model.attention.num_slots"."""
+    kind: str
+    value: Any
+    """In plain form."""
+    purpose: str
+    """What stands below it in its class."""
+
+
+def described(config: Any, where: str) -> Iterator[Field]:
+    """Every field of a configuration and of its parts, whose names begin with `where`."""
+    purposes = _purposes(type(config))
+    for field, hint in _fields(type(config)):
+        name, value, purpose = f"{where}.{field.name}", getattr(config, field.name), purposes.get(field.name, "")
+        if not dataclasses.is_dataclass(hint):
+            yield Field(name, _name(hint), plain(value), purpose)
+            continue
+        own = path(type(value))
+        if there := {*choices(hint)} - {own}:
+            yield Field(f"{name}.class_path", " or ".join(sorted({own, *there})), own, purpose or summary(type(value)))
+        yield from described(value, name)
+
+
+def summary(kind: type) -> str:
+    """The first paragraph of a class's docstring, in one line; nothing where `dataclass` has written it."""
+    written = " ".join((kind.__doc__ or "").partition("\n\n")[0].split())
+    return "" if written.startswith(f"{kind.__name__}(") else written
+
+
+def _purposes(kind: type) -> dict[str, str]:
+    """What a dataclass and its parents say of each field, below it; of one without source, nothing."""
+    said = {}
+    for each in reversed(kind.__mro__):
+        if not dataclasses.is_dataclass(each):
+            continue
+        try:
+            body = getattr(ast.parse(textwrap.dedent(inspect.getsource(each))).body[0], "body", [])
+        except (OSError, TypeError):
+            continue
+        for field, below in itertools.pairwise(body):
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    said[name] = " ".join(text.split())
+    return said

@@ -6,12 +6,13 @@ Each slot is drawn on its own; how the drawings are laid over one another is a l
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from slotlib import arguments, check
 from slotlib.encoders import SoftPositionEmbedding, coordinate_grid, fourier_features, start_as_keras
 from slotlib.model import Draws, Ramp
 
@@ -29,8 +30,13 @@ class Drawing(NamedTuple):
     logits: Float[Tensor, "batch slots *area"]
 
 
+def ends(value: float | Ramp) -> tuple[float, float]:
+    """Where a number that may move begins and ends."""
+    return (value.start, value.end) if isinstance(value, Ramp) else (value, value)
+
+
 class Decoder(nn.Module):
-    """Slots `[batch, slots, dim]` → a `Drawing` of the whole image."""
+    """Slots `[batch, slots, dim]` → a `Drawing` of the whole image. What a `Ramp` moves stands at its end at first."""
 
     def initialise(self) -> None:
         """What a fresh decoder starts with."""
@@ -50,6 +56,9 @@ class DecoderConfig:
 
     channels: int = 32
     """Feature maps, or hidden width."""
+
+    def __post_init__(self) -> None:
+        check.whole("channels", self.channels)
 
     def build(self, slot_dim: int, resolution: int) -> Decoder:
         """A fresh decoder for square images of `resolution` pixels."""
@@ -77,8 +86,10 @@ class PaintedConfig(DecoderConfig):
     objects. All at once it can wash out what was learned: Adam's first steps are large."""
 
     def __post_init__(self) -> None:
-        if self.colour not in get_args(Colour):
-            raise ValueError(f"colour must be one of {get_args(Colour)}, got {self.colour!r}")
+        super().__post_init__()
+        check.choice("colour", self.colour, Colour)
+        for end in ends(self.shading):
+            check.number("shading", end)
 
 
 @dataclass
@@ -88,9 +99,13 @@ class Coordinate(PaintedConfig):
     pixels: int = 0
     """Pixels drawn per image and training step, at random; 0 draws them all."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.whole("pixels", self.pixels, least=0)
+
     def build(self, slot_dim: int, resolution: int) -> "CoordinateDecoder":
-        if not 0 <= self.pixels <= resolution**2:
-            raise ValueError(f"pixels must be within 0 and {resolution**2}, got {self.pixels}")
+        if self.pixels > resolution**2:
+            raise ValueError(f"pixels must be at most {resolution**2}, got {self.pixels}")
         return CoordinateDecoder(self, slot_dim, resolution)
 
 
@@ -109,16 +124,16 @@ class Separable(PaintedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("rank", "stride"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+        check.whole("rank", self.rank)
+        check.whole("stride", self.stride)
+        for end in ends(self.colour_dims):
+            check.number("colour_dims", end)
         if self.colour_dims != 0 and self.colour != "slot":
             raise ValueError(f'colour_dims needs colour="slot", got colour_dims={self.colour_dims} and {self.colour!r}')
 
     def build(self, slot_dim: int, resolution: int) -> "SeparableDecoder":
-        most = max(self.colour_dims.start, self.colour_dims.end) if isinstance(self.colour_dims, Ramp) else self.colour_dims
-        if not 0 <= most < slot_dim:
-            raise ValueError(f"colour_dims must be within 0 and slot_dim={slot_dim}, got {self.colour_dims}")
+        if max(ends(self.colour_dims)) >= slot_dim:
+            raise ValueError(f"colour_dims must be below slot_dim={slot_dim}, got {self.colour_dims}")
         return SeparableDecoder(self, slot_dim, resolution)
 
 
@@ -146,6 +161,7 @@ class BroadcastDecoder(Decoder):
         self.output = nn.ConvTranspose2d(channels, 4, 3, padding=1)
 
     def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Drawing:
+        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.position.dim}")
         x = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.start, self.start)
         x = self.position(x)
         for layer in self.layers:
@@ -162,22 +178,15 @@ class PaintedDecoder(Decoder):
     """What the two decoders without convolutions share: how colours are painted."""
 
     config: PaintedConfig
-    shading: float
+    slot_colour: nn.Sequential | None
+    """From a slot to its one colour, where it has one."""
 
     def __init__(self, config: PaintedConfig, slot_dim: int, resolution: int):
         super().__init__()
         self.config, self.resolution = config, resolution
+        self.shading = ends(config.shading)[1]
         self.maps = 1 if config.colour == "slot" else 4
-        """Drawn for each slot: the logits, and before them three colours or changes of the slot's one colour, if any."""
-
-    def initialise(self) -> None:
-        """Shading starts at zero everywhere (it can still learn)."""
-        super().initialise()
-        if self.config.colour == "shaded":
-            self._unshade()
-
-    def _unshade(self) -> None:
-        raise NotImplementedError
+        """Drawn for each slot: the logits, and before them three colours, or changes of the slot's colour, if any."""
 
     def painted(
         self, slots: Float[Tensor, "batch slots dim"], maps: Float[Tensor, "batch slots maps *area"]
@@ -219,13 +228,16 @@ class CoordinateDecoder(PaintedDecoder):
         )
         self.slot_colour = _slot_colour(config, slot_dim)
 
-    def _unshade(self) -> None:
-        nn.init.zeros_(self.mlp[-1].weight[:3])
+    def initialise(self) -> None:
+        super().initialise()
+        if self.config.colour == "shaded":  # shading starts at zero everywhere, and can still learn
+            nn.init.zeros_(self.mlp[-1].get_parameter("weight")[:3])
 
     def forward(
         self, slots: Float[Tensor, "batch slots dim"], pixels: Int[Tensor, "batch some"] | None = None
     ) -> Drawing:
         """Draw the pixels numbered `pixels` (row-major, `[batch, some]`), or all of them as `[height, width]`."""
+        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
         side = self.resolution
         grid = coordinate_grid(side, side, like=slots)[..., :2].flatten(0, 1)
         features = self.from_position(fourier_features(grid, BANDS).flatten(1))
@@ -235,7 +247,7 @@ class CoordinateDecoder(PaintedDecoder):
 
     def part(
         self, slots: Float[Tensor, "batch slots dim"], images: Float[Tensor, "batch 3 height width"], draws: Draws
-    ) -> tuple[Drawing, Float[Tensor, "batch 3 some"]]:
+    ) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
         """`config.pixels` pixels of each image. Sampled with replacement: unbiased, and one cheap call for all."""
         if not self.config.pixels:
             return super().part(slots, images, draws)
@@ -251,24 +263,27 @@ class SeparableDecoder(PaintedDecoder):
     """
 
     config: Separable
-    colour_dims: int
 
     def __init__(self, config: Separable, slot_dim: int, resolution: int):
         super().__init__(config, slot_dim, resolution)
         hidden = config.channels
+        self.colour_dims = round(ends(config.colour_dims)[1])
         self.from_slot = nn.Linear(slot_dim, 2 * hidden)
         self.from_position = nn.Linear(2 * BANDS, 2 * hidden, bias=False)
         self.hidden = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(2))
         self.factors = nn.ModuleList(nn.Linear(hidden, self.maps * config.rank) for _ in range(2))
         self.slot_colour = _slot_colour(config, slot_dim)
 
-    def _unshade(self) -> None:
-        nn.init.zeros_(self.factors[0].weight[: 3 * self.config.rank])
+    def initialise(self) -> None:
+        super().initialise()
+        if self.config.colour == "shaded":  # as above
+            nn.init.zeros_(self.factors[0].get_parameter("weight")[: 3 * self.config.rank])
 
     def forward(
         self, slots: Float[Tensor, "batch slots dim"], rows: slice = slice(None), columns: slice = slice(None)
     ) -> Drawing:
         """Draw the whole image, or these `rows` and `columns` of it."""
+        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
         line = torch.linspace(0, 1, self.resolution, device=slots.device, dtype=slots.dtype)
         position = self.from_position(fourier_features(line, BANDS))
         figure = painted = slots
@@ -290,7 +305,7 @@ class SeparableDecoder(PaintedDecoder):
 
     def part(
         self, slots: Float[Tensor, "batch slots dim"], images: Float[Tensor, "batch 3 height width"], draws: Draws
-    ) -> tuple[Drawing, Float[Tensor, "batch 3 some_rows some_columns"]]:
+    ) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
         """Every `config.stride`-th row and column, the same of all images."""
         stride = self.config.stride
         if stride == 1:

@@ -1,8 +1,8 @@
-"""Early warning (chapter 09): what a model's masks say about its health. No labels are used.
+"""Early warning (chapter 03): what a model's masks say about its health. No labels are used.
 
 The error does not tell a model that finds objects from one that cuts every image into the same stripes, and without
-labels nothing else is scored. The masks themselves do tell, and three failures have plain signs in them (chapter 03
-shows the first two):
+labels nothing else is scored. The masks themselves do tell, and three failures have plain signs in them (the
+chapter shows the first two):
 
 - *collapse*: one slot takes every pixel, or all slots share every pixel equally;
 - *tiling*: the masks stay where they are whatever the image shows;
@@ -117,13 +117,13 @@ def warnings(diagnosis: Diagnosis) -> dict[str, str]:
     else:
         seen = ""
     if seen:
-        advice = "if it stays so, try a lower train.lr, train.clip=1, a later train.one_step_until, another seed"
-        return {"collapse": f"collapse: {seen}; {advice}"}
+        advice = "a lower train.lr, train.clip=1, a later model.attention.gradient_steps.after, another seed"
+        return {"collapse": f"collapse: {seen}; if it stays so, try {advice}"}
     found = {}
     if diagnosis.stillness >= THRESHOLDS.stillness:
         found["tiling"] = (
             f"tiling: the masks hardly move between images ({diagnosis.stillness:.0%} of their pattern is the same in "
-            'all); try model.colour="shaded" with a later train.one_colour_until, drawn slots, another seed'
+            "all); try model.decoder.colour=shaded with a later model.decoder.shading.after, drawn slots, another seed"
         )
     if diagnosis.overlap >= THRESHOLDS.overlap:
         found["duplicates"] = (

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from slotlib import arguments, check
 from slotlib.slot_attention import LAYER_NORM_EPS, glorot_
 
 
@@ -23,8 +24,7 @@ class EncoderConfig:
     """Feature maps of every convolution."""
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise ValueError(f"channels must be at least 1, got {self.channels}")
+        check.whole("channels", self.channels)
 
     def build(self, dim: int) -> nn.Module:
         """A fresh encoder whose features have width `dim`."""
@@ -37,6 +37,10 @@ class Paper(EncoderConfig):
 
     stride: int = 1
     """Of the second and third convolution. The paper: 1 to discover objects, 2 to predict sets on 128×128 pixels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check.whole("stride", self.stride)
 
     def build(self, dim: int) -> "ConvEncoder":
         return ConvEncoder([5, 5, 5, 5], [1, self.stride, self.stride, 1], self.channels, dim)
@@ -61,17 +65,25 @@ def start_as_keras(part: nn.Module) -> None:
 def coordinate_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "height width 4"]:
     """Each pixel's [y, x, 1 − y, 1 − x], from 0 to 1 inclusive, in the channel order of the official code.
 
-    Device and precision are those of `like`.
+    Device and precision are those of `like`. Raises ValueError for a size below 1.
     """
+    check.whole("height", height)
+    check.whole("width", width)
+    arguments.tensor("like", like, "floating point", "...")
     y, x = (torch.linspace(0, 1, size, device=like.device, dtype=like.dtype) for size in (height, width))
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
     return torch.cat([grid, 1 - grid], dim=-1)
 
 
 def fourier_features(positions: Float[Tensor, "*shape"], bands: int) -> Float[Tensor, "*shape features"]:
-    """sin and cos of π·2^b·position for b < `bands`: lets a small MLP draw sharp edges (Tancik et al., 2020)."""
+    """sin and cos of π·2^b·position for b < `bands`: lets a small MLP draw sharp edges (Tancik et al., 2020).
+
+    Computed in single precision or wider. Raises ValueError for no bands.
+    """
+    arguments.tensor("positions", positions, "floating point", "...")
+    check.whole("bands", bands)
     angles = positions.unsqueeze(-1) * (math.pi * 2.0 ** torch.arange(bands, device=positions.device))
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).to(positions.dtype)
 
 
 class SoftPositionEmbedding(nn.Module):
@@ -83,7 +95,7 @@ class SoftPositionEmbedding(nn.Module):
 
     def __init__(self, dim: int, bands: int = 0):
         super().__init__()
-        self.bands = bands
+        self.dim, self.bands = dim, bands
         self.project = nn.Linear(4 * bands or 4, dim)
 
     def forward(self, features: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
@@ -129,5 +141,6 @@ class ConvEncoder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, output_dim), nn.ReLU(), nn.Linear(output_dim, output_dim))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
+        arguments.tensor("images", images, "floating point", "batch 3 height width")
         features = self.position(self.convolutions(images))
         return self.mlp(self.norm(features.permute(0, 2, 3, 1)))

@@ -83,11 +83,11 @@ def solve(
     Raises ValueError for an unknown method, numbers out of range, or an f that changes the shape of z.
     """
     check.choice("method", method, Method)
-    check.number("tolerance", tolerance)
-    if tolerance == 0:
-        raise ValueError("tolerance must be above 0: rounding alone may keep z moving for ever")
+    check.number("tolerance", tolerance, above=True)
     check.whole("max_iterations", max_iterations)
     check.whole("memory", memory)
+    if not callable(f):
+        raise ValueError(f"f must be a function, got {check.described(f)}")
     if not isinstance(z, Tensor) or z.ndim < 1 or not z.is_floating_point():
         raise ValueError(f"z must be floating point [batch, ...], got {check.described(z)}")
     propose = {"plain": lambda z, value: value, "anderson": _Anderson(memory), "broyden": _Broyden(memory)}[method]
@@ -101,8 +101,8 @@ def solve(
     with torch.set_grad_enabled(torch.is_grad_enabled() and method == "plain"):
         for _ in range(max_iterations):
             value = f(z, *inputs)
-            if value.shape != shape:
-                raise ValueError(f"f must return the shape it is given, {list(shape)}, got {list(value.shape)}")
+            if not isinstance(value, Tensor) or value.shape != shape:
+                raise ValueError(f"f must return the shape it is given, {list(shape)}, got {check.described(value)}")
             now = residual(value, z)
             iterations = iterations + active
             better = active if method == "plain" else active & (now < least)
@@ -198,8 +198,8 @@ def fixed_point(
             linear; it has a solution even where the series, and "plain" with it, diverges.
         strict: raise if w is not found, instead of a warning.
 
-    All but "neumann" and "exact" can be differentiated twice, and transformed by torch.func; those two raise RuntimeError
-    on the attempt.
+    "unrolled" and "implicit" can be differentiated twice, and be transformed by torch.func; the other two raise
+    RuntimeError on the attempt.
 
     Raises ValueError as `solve` does. Whether z* was found is in `solution.converged`; the caller decides.
     """

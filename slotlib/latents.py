@@ -5,32 +5,36 @@ of scikit-learn and of umap-learn; here they take slots as tensors, are seeded, 
 group says about a property, `slotlib.svq.information` tells: to it a group is one more code.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slotlib import arguments, check
+
 Map = Literal["pca", "tsne", "umap"]
 Grouping = Literal["kmeans", "agglomerative", "dbscan"]
 
 
-def _points(latents: Tensor, least: int) -> np.ndarray:
-    if latents.ndim != 2 or not latents.is_floating_point() or len(latents) < least:
-        raise ValueError(
-            f"latents must be floating point, [points, dim] with at least {least} points, "
-            f"got {latents.dtype} {list(latents.shape)}"
-        )
-    if not latents.isfinite().all():
-        raise ValueError("latents must be finite, got NaN or infinity")
+MOST = 1e15
+"""No latent is so large. scikit-learn's t-SNE ends the process where a square overflows or vanishes."""
+
+
+def _points(latents: Float[Tensor, "points dim"], least: int) -> np.ndarray:
+    arguments.tensor("latents", latents, "floating point", "points dim")
+    if len(latents) < least or not latents.shape[1]:
+        raise ValueError(f"latents must be at least {least} points of one number or more, got {list(latents.shape)}")
+    if not latents.abs().amax() < MOST:
+        raise ValueError(f"latents must be finite and below {MOST:g} in size, got NaN, infinite or larger ones")
     return latents.detach().cpu().double().numpy()
 
 
 def embed(
     latents: Float[Tensor, "points dim"], method: Map = "pca", dims: int = 2, seed: int = 0, **options: Any
 ) -> Float[Tensor, "points dims"]:
-    """Lay latents out in few dimensions.
+    """Lay latents out in few dimensions; in one point, those that are all the same, as slots are that collapsed.
 
     Args:
         latents: one row for each, such as the slots of many scenes.
@@ -42,12 +46,18 @@ def embed(
         options: passed on to scikit-learn's `PCA` or `TSNE` or to `umap.UMAP`, such as perplexity=20.
 
     Raises:
-        ValueError: an unknown method, latents of another shape, NaN, or too few for the method.
+        ValueError: an unknown method, latents of another shape, NaN or huge, or too few for the method; dims below 1
+            or more than latents have.
         ImportError: "umap" without umap-learn (`pip install 'slotlib[umap]'`).
     """
-    if method not in get_args(Map):
-        raise ValueError(f"method must be one of {get_args(Map)}, got {method!r}")
+    check.choice("method", method, Map)
+    check.whole("dims", dims)
+    check.whole("seed", seed, least=0)
     points = _points(latents, 4)
+    if dims > min(points.shape):
+        raise ValueError(f"dims must be at most {min(points.shape)} for {list(points.shape)} latents, got {dims}")
+    if points.std(axis=0).max() < 1 / MOST:
+        return latents.new_zeros(len(points), dims)
     if method == "pca":
         from sklearn.decomposition import PCA
 
@@ -86,13 +96,15 @@ def cluster(
     Raises:
         ValueError: an unknown method, latents of another shape, NaN, or fewer than groups or neighbours.
     """
-    if method not in get_args(Grouping):
-        raise ValueError(f"method must be one of {get_args(Grouping)}, got {method!r}")
+    check.choice("method", method, Grouping)
+    check.whole("count", count)
+    check.whole("seed", seed, least=0)
     if method == "dbscan":
         from sklearn.cluster import DBSCAN
         from sklearn.neighbors import NearestNeighbors
 
         options = {"min_samples": 5, **options}
+        check.whole("min_samples", options["min_samples"])
         points = _points(latents, options["min_samples"])
         if "eps" not in options:
             distance, _ = NearestNeighbors(n_neighbors=options["min_samples"]).fit(points).kneighbors(points)

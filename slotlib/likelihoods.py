@@ -14,12 +14,28 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotlib.decoders import Drawing
+from slotlib import arguments, check
+from slotlib.decoders import Drawing, ends
 from slotlib.model import Ramp
+
+
+def _check(drawing: Drawing) -> None:
+    if not isinstance(drawing, Drawing):
+        raise ValueError(f"drawing must be a Drawing, got {check.described(drawing)}")
+
+
+def _check_images(drawing: Drawing, images: Float[Tensor, "batch 3 *area"]) -> None:
+    """Another size would be stretched to the drawing's without a word."""
+    _check(drawing)
+    arguments.tensor("images", images, "floating point", "...")
+    batch, _, *area = drawing.logits.shape
+    if list(images.shape) != [batch, 3, *area]:
+        raise ValueError(f"images must be as the drawing is, {[batch, 3, *area]}, got {list(images.shape)}")
 
 
 def compose(drawing: Drawing) -> tuple[Float[Tensor, "batch 3 *area"], Float[Tensor, "batch slots *area"]]:
     """Lay the slots over one another: masks = softmax of the logits over slots, picture = Σ masks · colours."""
+    _check(drawing)
     masks = drawing.logits.softmax(dim=1)
     area = masks.shape[2:]
     if drawing.colours.shape[3:].numel() == 1:  # one colour per slot: a small matrix product instead of a large sum
@@ -35,7 +51,11 @@ def log_joint(
 
     The drawn mask's logarithm, less the squared distance between the pixel and the slot's colour over 2·noise². The
     softmax over slots is Bayes' rule; the logsumexp is the likelihood.
+
+    Raises ValueError for images of another size than the drawing, or noise not above 0.
     """
+    _check_images(drawing, images)
+    check.number("noise", noise, above=True)
     precision = torch.promote_types(drawing.logits.dtype, torch.float32)  # bf16 is too coarse for small noise
     distance = (images.unsqueeze(1) - drawing.colours.to(precision)).square().sum(dim=2)
     return drawing.logits.to(precision).log_softmax(dim=1) - distance / (2 * noise**2)
@@ -89,10 +109,10 @@ class Mixture(LikelihoodConfig):
     slot costs nothing. Slots should be free at first."""
 
     def __post_init__(self) -> None:
-        for field, least, fine in (("noise", "above 0", lambda x: x > 0), ("sparsity", "at least 0", lambda x: x >= 0)):
-            value = getattr(self, field)
-            if not all(map(fine, (value.start, value.end) if isinstance(value, Ramp) else (value,))):
-                raise ValueError(f"{field} must be {least}, got {value}")
+        for end in ends(self.noise):
+            check.number("noise", end, above=True)
+        for end in ends(self.sparsity):
+            check.number("sparsity", end)
 
     def build(self) -> "MixtureLikelihood":
         return MixtureLikelihood(self)
@@ -102,6 +122,7 @@ class AverageLikelihood(Likelihood):
     """The mean squared error of the slots' colours, averaged under their drawn masks."""
 
     def cost(self, drawing: Drawing, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch"]:
+        _check_images(drawing, images)
         return (compose(drawing)[0] - images).square().flatten(1).mean(dim=1)
 
     def masks(self, drawing: Drawing, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch slots *area"]:
@@ -113,12 +134,11 @@ class MixtureLikelihood(Likelihood):
     price of slots in use (`Mixture.sparsity`)."""
 
     config: Mixture
-    noise: float
-    sparsity: float
 
     def __init__(self, config: Mixture):
         super().__init__()
         self.config = config
+        self.noise, self.sparsity = ends(config.noise)[1], ends(config.sparsity)[1]
 
     def cost(self, drawing: Drawing, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch"]:
         joint = log_joint(drawing, images, self.noise).flatten(2)

@@ -6,11 +6,15 @@ Everything here works on a cost matrix: what it would cost if prediction p were 
 lets everybody have the nearest, so it cannot count: two predictions may share one object.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
+
+from slotlib import arguments, check
 
 
 def pairwise_huber(
@@ -21,28 +25,49 @@ def pairwise_huber(
     Between values in [0, 1] that is half the squared difference. Raises ValueError unless both are
     `[batch, some, values]` with the same batch and values.
     """
-    if pred.ndim != 3 or target.ndim != 3 or pred.shape[::2] != target.shape[::2]:
+    arguments.tensor("pred", pred, "floating point", "batch predictions values")
+    arguments.tensor("target", target, "floating point", "batch objects values")
+    if pred.shape[::2] != target.shape[::2]:
         raise ValueError(
             "pred and target must be [batch, predictions, values] and [batch, objects, values], "
             f"got {list(pred.shape)} and {list(target.shape)}"
         )
-    shape = len(pred), pred.shape[1], target.shape[1], pred.shape[2]
+    shape = *pred.shape[:2], *target.shape[1:]
     pairs = pred.unsqueeze(2).expand(shape), target.unsqueeze(1).expand(shape)
     return F.huber_loss(*pairs, reduction="none").mean(dim=-1)
 
 
-@torch.library.custom_op("slotlib::assign", mutates_args=())
+def _check(cost: Float[Tensor, "batch predictions objects"]) -> None:
+    arguments.tensor("cost", cost, "floating point", "batch predictions objects")
+    if not check.holds(cost.isfinite().all(), otherwise=True):
+        raise ValueError("cost must be finite, got NaN or infinite values; did the model's loss explode?")
+
+
 def _assign(cost: Tensor) -> Tensor:
-    """SciPy's solver for one image after the other, `[batch, 2, pairs]`; an operator, so that torch.compile calls it
-    without looking inside."""
-    pairs = [linear_sum_assignment(image) for image in cost.cpu().double().numpy()]
-    shape = len(cost), 2, min(cost.shape[1:])
+    """SciPy's solver for one image after the other, `[batch, 2, pairs]`."""
+    pairs = [linear_sum_assignment(image) for image in cost.cpu().numpy()]
+    shape = cost.shape[0], 2, min(cost.shape[1:])
     return torch.tensor([[side.tolist() for side in pair] for pair in pairs], device=cost.device).long().view(shape)
 
 
-@_assign.register_fake
-def _(cost: Tensor) -> Tensor:
+def _assign_nothing(cost: Tensor) -> Tensor:
+    """What `_assign` returns, for those who ask for its shape only."""
     return cost.new_empty((cost.shape[0], 2, min(cost.shape[1:])), dtype=torch.int64)
+
+
+def _assign_all(info: Any, axes: tuple[int], cost: Tensor) -> tuple[Tensor, int]:
+    """Under vmap: images of all calls as one batch."""
+    cost = cost.movedim(axes[0], 0)
+    return _operator(cost.flatten(0, 1)).unflatten(0, cost.shape[:2]), 0
+
+
+# As an operator torch.compile and torch.func can call it without looking inside.
+if not hasattr(torch.ops.slotlib, "assign"):  # it is still there when the module is loaded again
+    torch.library.define("slotlib::assign", "(Tensor cost) -> Tensor")
+    torch.library.impl("slotlib::assign", "default", _assign)
+    torch.library.register_fake("slotlib::assign", _assign_nothing)
+    torch.library.register_vmap("slotlib::assign", _assign_all)
+_operator = torch.ops.slotlib.assign
 
 
 @torch.no_grad()
@@ -61,25 +86,25 @@ def hungarian(
 
     Raises ValueError for a cost that is not `[batch, predictions, objects]` or not finite.
     """
-    if cost.ndim != 3:
-        raise ValueError(f"cost must be [batch, predictions, objects], got {list(cost.shape)}")
-    if real is not None and real.shape != cost.shape[::2]:
-        raise ValueError(f"real must be [batch, objects] = {list(cost.shape[::2])}, got {list(real.shape)}")
-    if not torch.compiler.is_compiling() and not cost.isfinite().all():
-        raise ValueError("cost must be finite, got NaN or infinite values; did the model's loss explode?")
+    _check(cost)
     table = cost.double()
-    if real is not None and len(cost) and 0 < cost.shape[1] < cost.shape[2]:
-        # One padding row costs more than all that a better pairing of the others could save.
-        span = table.amax() - table.amin() + 1
-        table = table + (~real).unsqueeze(1) * span * 2 * cost.shape[1]
-    predictions, objects = _assign(table).unbind(1)
+    if real is not None:
+        arguments.tensor("real", real, "bool", "batch objects")
+        if real.shape != cost.shape[::2]:
+            raise ValueError(f"real must be [batch, objects] = {list(cost.shape[::2])}, got {list(real.shape)}")
+        if len(cost) and 0 < cost.shape[1] < cost.shape[2]:
+            # One padding row costs more than all that a better pairing of the others could save.
+            span = table.amax() - table.amin() + 1
+            table = table + (~real).unsqueeze(1) * span * 2 * cost.shape[1]
+    predictions, objects = _operator(table).unbind(1)
     return predictions, objects
 
 
 def hungarian_loss(
     cost: Float[Tensor, "batch predictions objects"], real: Bool[Tensor, "batch objects"] | None = None
 ) -> Float[Tensor, "batch"]:
-    """Sum of the costs of the best pairs. The gradient takes the pairing as given. `real`: see `hungarian`."""
+    """Sum of the costs of the best pairs. The gradient takes the pairing as given. `real`, and errors: see
+    `hungarian`."""
     rows, columns = hungarian(cost, real)
     image = torch.arange(len(cost), device=cost.device).unsqueeze(1)
     return cost[image, rows, columns].sum(dim=1)
@@ -89,7 +114,12 @@ def chamfer_loss(cost: Float[Tensor, "batch predictions objects"]) -> Float[Tens
     """Everybody pairs with the nearest: half of what predictions pay for that plus what objects pay.
 
     As many predictions as objects never pay more than with `hungarian_loss`.
+
+    Raises ValueError as `hungarian`, and where there is nobody to pair with.
     """
+    _check(cost)
+    if 0 in cost.shape[1:]:
+        raise ValueError(f"cost must be of at least one prediction and one object, got {list(cost.shape)}")
     return (cost.amin(dim=2).sum(dim=1) + cost.amin(dim=1).sum(dim=1)) / 2
 
 
@@ -108,10 +138,11 @@ def sinkhorn_loss(
             are (a cost of 1/3800).
         iterations: of scaling columns and rows.
 
-    Raises ValueError for a temperature not above 0 or fewer than 1 iteration.
+    Raises ValueError as `hungarian`, and for a temperature not above 0 or fewer than 1 iteration.
     """
-    if not temperature > 0 or iterations < 1:
-        raise ValueError(f"temperature must be above 0 and iterations at least 1, got {temperature} and {iterations}")
+    _check(cost)
+    check.number("temperature", temperature, above=True)
+    check.whole("iterations", iterations)
     side = max(cost.shape[1:])
     square = F.pad(cost, (0, side - cost.shape[2], 0, side - cost.shape[1]))
     plan = -square / temperature

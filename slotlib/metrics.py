@@ -1,8 +1,8 @@
 """How well do predicted segments match true objects? (chapter 04) And predicted sets of objects? (chapter 05)
 
-Segmentations come as batches of label maps: `true` and `pred` are integer tensors `[batch, pixels]` (or any
-`[batch, ...]`; the rest is flattened), and one float64 number per image comes back. Labels are names: which integers
-are used never matters, except for the background.
+Segmentations come as batches of label maps: `true` and `pred` are integer tensors or NumPy arrays `[batch, pixels]`
+(or any `[batch, ...]`; the rest is flattened), and one float64 number per image comes back. Labels are names: which
+integers are used never matters, except for the background.
 
 The Rand indices count *pairs of pixels* (Rand, 1971; Hubert and Arabie, 1985). The overlap scores, mBO, covering, mIoU
 and panoptic quality, compare *masks*. All of them start from the same contingency table: how many pixels carry true
@@ -16,27 +16,43 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
-from scipy.optimize import linear_sum_assignment
+from jaxtyping import Bool, Float, Float64, Int, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
-from slotlib.data.targets import PROPERTIES, SCENE_SIZE
+from slotlib import arguments, check
+from slotlib.data.targets import PROPERTIES, SCENE_SIZE, VALUES
+from slotlib.matching import hungarian_loss
+
+Array = Tensor | np.ndarray
+Labels = Integer[Array, "batch *pixels"] | Bool[Array, "batch *pixels"]
+LabelsAgain = Integer[Array, "batch *pixels_again"] | Bool[Array, "batch *pixels_again"]
 
 THRESHOLDS = (inf, 1.0, 0.5, 0.25, 0.125)  # in metres, at which the paper reports average precision
 
 _MAX_DENSE_LABEL = 256  # labels below this index the table directly; larger or negative ones are renumbered first
 
 
-def _labels(name: str, labels: Tensor) -> Int[Tensor, "batch pixels"]:
-    if labels.is_floating_point() or labels.is_complex():
-        raise TypeError(f"{name} must hold integer labels, got {labels.dtype}; take an argmax over the masks first")
+def _labels(name: str, labels: Array) -> Int[Tensor, "batch *pixels"]:
+    """As int64; errors as `contingency`."""
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iub":
+        labels = torch.from_numpy(labels.astype(np.int64, order="C"))
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        raise TypeError(
+            f"{name} must hold integer labels, got {check.described(labels)}; take an argmax over the masks first"
+        )
     if labels.ndim < 2:
         raise ValueError(f"{name} must be [batch, pixels], got {list(labels.shape)}")
-    return labels.flatten(1).long()
+    return labels.long()
 
 
-def _dense(labels: Int[Tensor, "batch pixels"]) -> tuple[Int[Tensor, "batch pixels"], Int[Tensor, "batch|1 count"]]:
+def _background(label: int | None) -> int | None:
+    if label is not None:
+        check.whole("background", label, least=-(2**63))
+    return label
+
+
+def _dense(labels: Int[Tensor, "batch pixels"]) -> tuple[Int[Tensor, "batch pixels"], Int[Tensor, "_ count"]]:
     """The labels as indices below a small count, and the label of each index. Renumbered only where needed."""
     if labels.numel() == 0:
         return labels, labels.new_zeros(1, 1)
@@ -51,20 +67,21 @@ def _dense(labels: Int[Tensor, "batch pixels"]) -> tuple[Int[Tensor, "batch pixe
 
 
 def contingency(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = None
+    true: Labels, pred: Labels, background: int | None = None
 ) -> Float64[Tensor, "batch true_labels pred_labels"]:
     """How many pixels of each image carry true label i and predicted label j.
 
-    With `background`, pixels whose *true* label it is are left out.
+    With `background`, pixels whose *true* label it is are left out. Where all labels lie in 0 … 255, row and column are
+    the labels themselves; else each image's own are numbered in ascending order.
 
     Raises:
         TypeError: labels are not integers.
-        ValueError: the shapes differ, or there is no pixel dimension.
+        ValueError: the shapes differ, or there is no pixel dimension; a background that is no number.
     """
+    true, pred, background = _labels("true", true), _labels("pred", pred), _background(background)
     if true.shape != pred.shape:
         raise ValueError(f"true and pred must have one shape, got {list(true.shape)} and {list(pred.shape)}")
-    true, pred = _labels("true", true), _labels("pred", pred)
-    (true, true_names), (pred, pred_names) = _dense(true), _dense(pred)
+    (true, true_names), (pred, pred_names) = _dense(true.flatten(1)), _dense(pred.flatten(1))
     batch, rows, columns = len(true), true_names.shape[1], pred_names.shape[1]
     start = torch.arange(batch, device=true.device).unsqueeze(1) * (rows * columns)
     cell = torch.add(pred, true, alpha=columns).add_(start)
@@ -91,9 +108,7 @@ def _pairs(count: Tensor) -> Tensor:
     return count * (count - 1) / 2
 
 
-def pair_counts(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = None
-) -> PairCounts:
+def pair_counts(true: Labels, pred: Labels, background: int | None = None) -> PairCounts:
     """The four counts that both Rand indices are made of, without looking at any pair (chapter 04, equation 4.2).
 
     With `background`, pixels whose *true* label it is are left out. Raises as `contingency`.
@@ -114,7 +129,7 @@ def _adjusted(pairs: PairCounts) -> Float64[Tensor, "batch"]:
     return torch.where(scale > 0, 2 * (a * b - c * d) / scale.where(scale > 0, 1.0), 1.0)
 
 
-def rand_index(true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"]) -> Float64[Tensor, "batch"]:
+def rand_index(true: Labels, pred: Labels) -> Float64[Tensor, "batch"]:
     """Share of pixel pairs on which the two segmentations agree: together in both, or apart in both. In [0, 1].
 
     An image with fewer than two pixels scores 1. Source: Rand, 1971. Raises as `contingency`.
@@ -123,9 +138,7 @@ def rand_index(true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pix
     return 1 - (c + d) / (a + b + c + d).clamp(min=1)
 
 
-def adjusted_rand_index(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"]
-) -> Float64[Tensor, "batch"]:
+def adjusted_rand_index(true: Labels, pred: Labels) -> Float64[Tensor, "batch"]:
     """The Rand index, shifted and scaled so that chance scores 0 and a perfect match 1. Can be negative.
 
     When both segmentations consist of one segment the formula is 0/0; they agree, so the score is 1 (as in
@@ -134,9 +147,7 @@ def adjusted_rand_index(
     return _adjusted(pair_counts(true, pred))
 
 
-def fg_ari(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int = 0
-) -> Float64[Tensor, "batch"]:
+def fg_ari(true: Labels, pred: Labels, background: int = 0) -> Float64[Tensor, "batch"]:
     """ARI over the pixels whose *true* label is not `background`: the number object discovery papers report.
 
     It asks whether objects are told apart, and is blind to how much background a mask swallows. A single predicted
@@ -144,6 +155,16 @@ def fg_ari(
     NaN there.) Raises as `contingency`.
     """
     return _adjusted(pair_counts(true, pred, background))
+
+
+def _iou(table: Float64[Tensor, "batch rows columns"]) -> Float64[Tensor, "batch rows columns"]:
+    return table / (table.sum(2, keepdim=True) + table.sum(1, keepdim=True) - table).clamp(min=1)
+
+
+def intersection_over_union(true: Labels, pred: Labels) -> Float64[Tensor, "batch true_labels pred_labels"]:
+    """IoU of every true segment with every predicted one, 0 where there is none; rows, columns and errors as
+    `contingency`."""
+    return _iou(contingency(true, pred))
 
 
 class _Overlap(NamedTuple):
@@ -155,13 +176,12 @@ class _Overlap(NamedTuple):
     """How many predicted segments there are; with a background, those that lie on objects for at least a half."""
 
 
-def _overlap(true: Tensor, pred: Tensor, background: int | None) -> _Overlap:
+def _overlap(true: Labels, pred: Labels, background: int | None) -> _Overlap:
     table = contingency(true, pred)
     on_objects = table if background is None else contingency(true, pred, background)
-    area_true, area_pred = table.sum(2), table.sum(1)
-    iou = table / (area_true.unsqueeze(2) + area_pred.unsqueeze(1) - table).clamp(min=1)
-    segments = (area_pred > 0) & (on_objects.sum(1) >= area_pred / 2)
-    return _Overlap(iou, on_objects.sum(2), segments.double().sum(1))
+    area = table.sum(1)
+    segments = (area > 0) & (on_objects.sum(1) >= area / 2)
+    return _Overlap(_iou(table), on_objects.sum(2), segments.double().sum(1))
 
 
 def _ratio(total: Float64[Tensor, "batch"], count: Float64[Tensor, "batch"]) -> Float64[Tensor, "batch"]:
@@ -171,16 +191,10 @@ def _ratio(total: Float64[Tensor, "batch"], count: Float64[Tensor, "batch"]) -> 
 
 def _best_matching(value: Float64[Tensor, "batch rows columns"]) -> Float64[Tensor, "batch"]:
     """The largest sum of values that pairs every row with at most one column, and every column with at most one row."""
-    best = []
-    for image in value.cpu().numpy():
-        rows, columns = linear_sum_assignment(image, maximize=True)
-        best.append(image[rows, columns].sum())
-    return torch.tensor(best, dtype=torch.float64).to(value)
+    return -hungarian_loss(-value)
 
 
-def mean_best_overlap(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = 0
-) -> Float64[Tensor, "batch"]:
+def mean_best_overlap(true: Labels, pred: Labels, background: int | None = 0) -> Float64[Tensor, "batch"]:
     """mBO: for each true object the best IoU any predicted segment reaches, averaged over objects. In [0, 1].
 
     One segment may be the best of several objects. Unlike FG-ARI it sees masks that swallow background. An image
@@ -192,9 +206,7 @@ def mean_best_overlap(
     return _ratio((iou.amax(2) * objects).sum(1), objects.sum(1))
 
 
-def segmentation_covering(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = 0
-) -> Float64[Tensor, "batch"]:
+def segmentation_covering(true: Labels, pred: Labels, background: int | None = 0) -> Float64[Tensor, "batch"]:
     """mBO with every object weighted by its area, so that large ones decide. In [0, 1].
 
     Source: Arbeláez et al., 2011; used for object discovery by Engelcke et al., 2020 (arXiv 1907.13052), whose mSC is
@@ -204,9 +216,7 @@ def segmentation_covering(
     return _ratio((iou.amax(2) * area).sum(1), area.sum(1))
 
 
-def mean_iou(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = 0
-) -> Float64[Tensor, "batch"]:
+def mean_iou(true: Labels, pred: Labels, background: int | None = 0) -> Float64[Tensor, "batch"]:
     """mIoU: mean IoU over true objects under the best one-to-one matching with predicted segments. In [0, 1].
 
     Never above mBO: a segment is used once, and an object left without a segment scores 0. An image without objects
@@ -217,9 +227,7 @@ def mean_iou(
     return _ratio(_best_matching(iou * objects.unsqueeze(2)), objects.sum(1))
 
 
-def panoptic_quality(
-    true: Int[Tensor, "batch *pixels"], pred: Int[Tensor, "batch *pixels"], background: int | None = 0
-) -> Float64[Tensor, "batch"]:
+def panoptic_quality(true: Labels, pred: Labels, background: int | None = 0) -> Float64[Tensor, "batch"]:
     """PQ of a single class: the IoU of all matches, divided by the mean of the numbers of objects and segments.
 
     A match is an IoU above 1/2, so no segment can match twice. Missed objects and surplus segments both lower the
@@ -244,7 +252,7 @@ def _check_range(name: str, labels: Tensor, count: int) -> None:
             raise ValueError(f"{name} must be numbered 0 to {count - 1}, got {low} to {high}")
 
 
-def slot_usage(pred: Int[Tensor, "batch *pixels"], num_slots: int) -> Float64[Tensor, "batch slots"]:
+def slot_usage(pred: Labels, num_slots: int) -> Float64[Tensor, "batch slots"]:
     """The share of its image's pixels that each slot owns; `pred` holds slot indices, as an argmax over masks does.
 
     Its mean over the batch is every slot's share of all pixels; `(usage > 0).double().mean(0)` the share of images in
@@ -254,7 +262,8 @@ def slot_usage(pred: Int[Tensor, "batch *pixels"], num_slots: int) -> Float64[Te
     Raises:
         TypeError, ValueError: as `contingency`; ValueError also for a label outside 0 … num_slots - 1.
     """
-    pred = _labels("pred", pred)
+    pred = _labels("pred", pred).flatten(1)
+    check.whole("num_slots", num_slots)
     _check_range("slots in pred", pred, num_slots)
     counts = pred.new_zeros(len(pred), num_slots).scatter_add_(1, pred, torch.ones_like(pred))
     return counts.double() / max(1, pred.shape[1])
@@ -269,10 +278,10 @@ def _shares(true: Tensor, pred: Tensor, background: int | None) -> Float64[Tenso
 
 
 def slot_consistency(
-    true: Int[Tensor, "batch *pixels"],
-    pred: Int[Tensor, "batch *pixels"],
-    true_again: Int[Tensor, "batch *pixels_again"],
-    pred_again: Int[Tensor, "batch *pixels_again"],
+    true: Labels,
+    pred: Labels,
+    true_again: LabelsAgain,
+    pred_again: LabelsAgain,
     background: int | None = 0,
     rename: bool = True,
 ) -> Float64[Tensor, "batch"]:
@@ -291,6 +300,8 @@ def slot_consistency(
     Raises:
         TypeError, ValueError: as `contingency`; ValueError also for two batch sizes, or labels outside 0 … 255.
     """
+    true, pred = _labels("true", true), _labels("pred", pred)
+    true_again, pred_again = _labels("true_again", true_again), _labels("pred_again", pred_again)
     if len(true) != len(true_again):
         raise ValueError(f"both runs must have the same images, got batches of {len(true)} and {len(true_again)}")
     first, second = _shares(true, pred, background), _shares(true_again, pred_again, background)
@@ -322,8 +333,18 @@ def _least(value: Tensor, group: Int[Tensor, "items"], groups: int) -> Tensor:
     return value.new_full((groups,), limits(value.dtype).max).scatter_reduce_(0, group, value, "amin")
 
 
+def _objects(name: str, objects: Array) -> Float[Tensor, "batch objects 19"]:
+    """In single precision or wider. Raises ValueError unless they are that, and finite."""
+    if isinstance(objects, np.ndarray) and objects.dtype.kind == "f":
+        objects = torch.from_numpy(objects.astype(np.float64 if objects.itemsize == 8 else np.float32, order="C"))
+    objects = arguments.tensor(name, objects, "floating point", f"batch objects {VALUES}")
+    if not objects.sum().isfinite() and not objects.isfinite().all():  # the sum is cheap
+        raise ValueError(f"{name} must be finite, got {int((~objects.isfinite()).sum())} values that are not")
+    return objects.detach() if objects.dtype == torch.float64 else objects.detach().float()
+
+
 def average_precision(
-    pred: Float[Tensor, "batch predictions 19"], target: Float[Tensor, "batch objects 19"], threshold: float = inf
+    pred: Float[Array, "batch predictions 19"], target: Float[Array, "batch objects 19"], threshold: float = inf
 ) -> float:
     """Average precision of predicted sets, over all images together, as the official Slot Attention code computes it.
 
@@ -332,7 +353,7 @@ def average_precision(
     object; there is no second-best. Precision after each prediction, made monotone from the right, is then averaged
     over all objects; one never hit counts 0.
 
-    Both tensors hold `PROPERTIES`; a target's presence is 1, or 0 for padding. `threshold` is in metres, strict, `inf`
+    Both hold `PROPERTIES`; a target's presence is 1, or 0 for padding. `threshold` is in metres, strict, `inf`
     for none (the official -1). In [0, 1]; nan if there is no object at all, and an image without objects only adds
     false alarms. As in the official code no object is hit from 10,000 metres or more, and predictions of equal presence
     come in the order, reversed, in which NumPy's `argsort` leaves them; with ties this may depend on the processor.
@@ -343,17 +364,11 @@ def average_precision(
 
     Source: Locatello et al., 2020 (arXiv 2006.15055), `average_precision_clevr` in google-research/slot_attention.
     """
-    pred, target = (x.detach() if x.dtype == torch.float64 else x.detach().float() for x in (pred, target))
-    for name, values in (("pred", pred), ("target", target)):
-        if values.ndim != 3 or values.shape[2] != PROPERTIES["presence"].stop or len(values) != len(pred):
-            raise ValueError(
-                "pred and target must be [batch, predictions, 19] and [batch, objects, 19], got "
-                f"{list(pred.shape)} and {list(target.shape)}"
-            )
-        if not values.sum().isfinite() and not values.isfinite().all():  # the sum is cheap
-            raise ValueError(f"{name} must be finite, got {int((~values.isfinite()).sum())} values that are not")
-    if not threshold > 0:
-        raise ValueError(f"threshold must be positive, or inf for none; got {threshold}")
+    pred, target = _objects("pred", pred), _objects("target", target)
+    if len(pred) != len(target):
+        raise ValueError(f"pred and target must be of the same images, got {len(pred)} and {len(target)}")
+    if threshold != inf:
+        check.number("threshold", threshold, above=True)
     (batch, predictions, _), objects = pred.shape, target.shape[1]
     pred, target = pred.flatten(0, 1), target.flatten(0, 1)
     where, presence = PROPERTIES["coordinates"], PROPERTIES["presence"].start

@@ -20,9 +20,10 @@ come from; with it several devices, or several parts of a batch, draw what one p
 """
 
 import dataclasses
+import functools
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
@@ -30,6 +31,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from slotlib import configuration
 
 Scenes = Mapping[str, Any]
 """A batch as `slotlib.data` gives it: `image` `[batch, 3, H, W]`, `mask` where there are masks, `objects`."""
@@ -113,9 +116,7 @@ class Draws(NamedTuple):
 
     def integers(self, high: int, count: int, *shape: int, like: Tensor) -> Int[Tensor, "count *shape"]:
         """Whole numbers in [0, high) for `count` scenes, on the device of `like`."""
-        numbers = torch.randint(
-            high, (self.whole(count), *shape), generator=self.generator, device=self.device(like)
-        )
+        numbers = torch.randint(high, (self.whole(count), *shape), generator=self.generator, device=self.device(like))
         return self.share(numbers).to(like.device)
 
     def common(self, high: int, count: int) -> list[int]:
@@ -136,25 +137,27 @@ class Look(NamedTuple):
 
 
 class Model(nn.Module):
-    """What can be trained, judged, saved and loaded. A subclass is known by its name.
+    """What can be trained, judged, saved and loaded.
 
     Its annotation `config` names the dataclass that defines it; its constructor takes one. A module within it that has
     a `config` of its own (a decoder, slot attention) may have ramps there too.
     """
 
     config: Any
+    card: dict[str, Any]
+    """Of a model that was loaded: what its checkpoint says of it."""
     known: ClassVar[dict[str, type["Model"]]] = {}
-    """Every model that has been imported, by its name."""
+    """Every model that has been imported, by what `class_path` says of it."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        Model.known[cls.__name__] = cls
+        Model.known[configuration.path(cls)] = cls
 
     @classmethod
     def configuration(cls) -> type:
         """The dataclass that defines this model. Raises TypeError without one."""
         found = get_type_hints(cls).get("config")
-        if not dataclasses.is_dataclass(found):
+        if not isinstance(found, type) or not dataclasses.is_dataclass(found):
             raise TypeError(f"{cls.__name__} must say which dataclass defines it, as an annotation `config: MyConfig`")
         return found
 
@@ -168,9 +171,7 @@ class Model(nn.Module):
         ]
         if len(fitting) != 1:
             found = " and ".join(kind.__name__ for kind in fitting) or "no model"
-            raise TypeError(
-                f"a model is defined by a dataclass of its own; a {type(config).__name__} defines {found}"
-            )
+            raise TypeError(f"a model is defined by a dataclass of its own; a {type(config).__name__} defines {found}")
         return fitting[0]
 
     def at(self, progress: float) -> None:
@@ -179,15 +180,31 @@ class Model(nn.Module):
         A `Ramp` in the configuration of a module becomes that module's attribute of the same name, and so does a plain
         number where a ramp could stand. Nobody else sets scheduled state. Extend it for what a number does not say.
         """
+        for module, name, kind in self._scheduled():
+            value = getattr(module.config, name)
+            if isinstance(value, Ramp):
+                value = value.at(progress)
+                value = value if kind is float else kind(round(value))
+            setattr(module, name, value)
+
+    def _scheduled(self) -> Iterator[tuple[Any, str, type]]:
+        """The modules with a field in their configuration in which a ramp may stand, and what else may."""
         for module in self.modules():
             config = getattr(module, "config", None)
             if dataclasses.is_dataclass(config):
-                for name, kind in _scheduled(type(config)).items():
-                    value = getattr(config, name)
-                    if isinstance(value, Ramp):
-                        value = value.at(progress)
-                        value = value if kind is float else kind(round(value))
-                    setattr(module, name, value)
+                for name, kind in _movable(type(config)).items():
+                    yield module, name, kind
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether `at` makes any difference: there is a ramp, or a subclass extends it."""
+        ramps = (isinstance(getattr(module.config, name), Ramp) for module, name, _ in self._scheduled())
+        return type(self).at is not Model.at or any(ramps)
+
+    def settle(self) -> None:
+        """End the schedule here: every ramp in the configuration becomes the number that it has come to."""
+        for module, name, _ in self._scheduled():
+            setattr(module.config, name, getattr(module, name))
 
     def inputs(self, scenes: Scenes) -> tuple[Tensor, ...]:
         """What `loss` takes of a batch of scenes. Raises ValueError for scenes that do not have it."""
@@ -214,7 +231,7 @@ class Model(nn.Module):
         """Once, before the first step of a new run: what is to be found out from some scenes."""
 
     def kept(self, *inputs: Tensor, draws: Draws) -> tuple[Tensor, ...] | None:
-        """With `data.keep`: what `loss` then takes instead of `inputs`, if that can be computed once and for all."""
+        """What `loss` takes instead of `inputs`, if that can be computed once and for all; with `data.keep` it is."""
         return None
 
     def update(self, draws: Draws) -> None:
@@ -233,7 +250,8 @@ class Model(nn.Module):
         return Look({}, {}, {})
 
 
-def _scheduled(config: type) -> dict[str, type]:
+@functools.cache
+def _movable(config: type) -> dict[str, type]:
     """The fields of a dataclass in which a ramp may stand, with what else may: a field `int | Ramp` moves in whole
     numbers."""
     fields = {field.name: get_args(get_type_hints(config)[field.name]) for field in dataclasses.fields(config)}

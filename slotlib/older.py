@@ -10,15 +10,41 @@ Fields = dict[str, Any]
 
 def converted(tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> tuple[dict[str, Tensor], Fields]:
     """Weights and card as they are written today; those of today pass through."""
-    tensors, card = dict(tensors), dict(card)
-    flat = card.get("configuration")
-    if "format" in card or not isinstance(flat, Mapping) or card.get("model") not in CONVERSIONS:
-        return tensors, card
-    flat = {**LATE, **flat}
-    card["configuration"] = CONVERSIONS[card["model"]](flat)
-    if "learn" in flat:
-        tensors, card = _prior(tensors, card, flat)
-    return tensors, card
+    today = modern(card)
+    if today["model"] == card.get("model"):
+        own = [name for name in tensors if "format" in card or not name.startswith(("prior.", "blank"))]
+        return {name: tensors[name] for name in own}, today
+    inside = {n if n.startswith(("prior.", "blank")) else f"autoencoder.{n}": t for n, t in tensors.items()}
+    return inside, today
+
+
+def modern(card: Mapping[str, Any]) -> Fields:
+    """A card as it is written today. Raises ValueError for one of 0.1 that lacks a field."""
+    model, flat = card.get("model"), card.get("configuration")
+    if "format" in card or not isinstance(flat, Mapping) or model not in CONVERSIONS:
+        return {"model": model, **card}
+    try:
+        return {**card, **_today(model, {**LATE, **flat})}
+    except KeyError as missing:
+        raise ValueError(f"the card's configuration lacks the field {missing}") from None
+
+
+def _today(model: str, flat: Fields) -> Fields:
+    """A prior was a part of its autoencoder, trained or not. One that was trained is a model now, around it."""
+    nested = CONVERSIONS[model](flat)
+    if flat.get("learn") != "prior":
+        return {"configuration": nested}
+    prior = {
+        "autoencoder": _part(model, **nested),
+        "restarts": flat["write_restarts"],
+        "synonyms": flat["synonyms"],
+        "blanks": flat["blanks"],
+        "order": flat["order"],
+        "dim": flat["prior_dim"],
+        "num_layers": flat["prior_layers"],
+        "num_heads": flat["prior_heads"],
+    }
+    return {"model": "CodePrior", "configuration": prior}
 
 
 def _part(class_path: str, **fields: Any) -> Fields:
@@ -27,8 +53,10 @@ def _part(class_path: str, **fields: Any) -> Fields:
 
 def _encoder(flat: Fields, stride: int = 1) -> Fields:
     channels = flat["encoder_channels"]
-    return _part("Strided", channels=channels) if flat["encoder"] == "strided" else _part(
-        "Paper", channels=channels, stride=stride
+    return (
+        _part("Strided", channels=channels)
+        if flat["encoder"] == "strided"
+        else _part("Paper", channels=channels, stride=stride)
     )
 
 
@@ -63,9 +91,7 @@ def _autoencoder(flat: Fields) -> Fields:
 def _quantizer(flat: Fields) -> Fields:
     blocks = flat["num_blocks"]
     if flat["quantizer"] == "gumbel":
-        return _part(
-            "Gumbel", num_blocks=blocks, num_codes=flat["num_codes"], temperature=flat["temperature"]
-        )
+        return _part("Gumbel", num_blocks=blocks, num_codes=flat["num_codes"], temperature=flat["temperature"])
     if flat["quantizer"] == "fsq":
         return _part("FiniteScalar", num_blocks=blocks, levels=flat["levels"])
     names = "num_codes", "commitment", "decay", "revive"
@@ -85,25 +111,6 @@ def _patches(flat: Fields) -> Fields:
 def _sets(flat: Fields) -> Fields:
     names = "kind", "resolution", "loss", "supervised_iterations", "coordinate_scale"
     return {**{n: flat[n] for n in names}, "encoder": _encoder(flat, stride=2), "attention": _attention(flat)}
-
-
-def _prior(tensors: dict[str, Tensor], card: Fields, flat: Fields) -> tuple[dict[str, Tensor], Fields]:
-    """A prior was part of its autoencoder, trained or not; one that was trained is a model now, around it."""
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(("prior.", "blank"))}
-    if flat["learn"] != "prior":
-        return own, card
-    configuration = {
-        "autoencoder": _part(card["model"], **card["configuration"]),
-        "restarts": flat["write_restarts"],
-        "synonyms": flat["synonyms"],
-        "blanks": flat["blanks"],
-        "order": flat["order"],
-        "dim": flat["prior_dim"],
-        "num_layers": flat["prior_layers"],
-        "num_heads": flat["prior_heads"],
-    }
-    inside = {name if name not in own else f"autoencoder.{name}": tensor for name, tensor in tensors.items()}
-    return inside, {**card, "model": "CodePrior", "configuration": configuration}
 
 
 LATE = {

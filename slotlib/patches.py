@@ -5,7 +5,6 @@ images as well as slots do, but its words are not things: an object is spread ov
 of several. The same prior as over scenes (`slotlib.prior`) learns to write such grids, in reading order.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,10 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib.autoencoder import check_images
+from slotlib import arguments, check
+from slotlib.autoencoder import centred, checked, squared_error
 from slotlib.encoders import start_as_keras
 from slotlib.model import Draws, Look, Model, Scenes
-from slotlib.svq import Drawn, summarised_codes
+from slotlib.svq import Drawn, Tokeniser, code_columns
 from slotlib.vq import Nearest, QuantizerConfig
 
 
@@ -58,27 +58,25 @@ class Residual(nn.Module):
         return x + self.layers(x)
 
 
-class PatchVQVAE(Model):
+class PatchVQVAE(Tokeniser, Model):
     """Convolutions down to a grid of codes and up again.
 
     Raises ValueError for a configuration that cannot be built, naming the field.
     """
 
     config: PatchConfig
-    is_set = False
-    """Patches have an order."""
+    is_set = False  # patches have an order
 
     def __init__(self, config: PatchConfig):
         super().__init__()
+        self.config = checked(config, PatchConfig)
+        for name in ("resolution", "channels", "dim"):
+            check.whole(name, getattr(config, name))
         halvings = config.patch.bit_length() - 1
         if config.patch < 2 or config.patch != 2**halvings or config.resolution % config.patch:
             raise ValueError(
                 f"patch must be a power of 2 that divides resolution={config.resolution}, got {config.patch}"
             )
-        for name in ("resolution", "channels", "dim"):
-            if getattr(config, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-        self.config = config
         self.side = config.resolution // config.patch
         wide, deep = config.channels, config.dim
         down = [nn.Conv2d(wide if i else 3, wide, 4, 2, 1) for i in range(halvings)]
@@ -105,30 +103,23 @@ class PatchVQVAE(Model):
         return self.side**2
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patches dim"]:
-        """A vector for every patch, in reading order.
-
-        Raises ValueError unless `images` is `[batch, 3, resolution, resolution]`, floating point and finite.
-        """
-        check_images(images, self.config.resolution)
-        return self.encoder(images * 2 - 1).flatten(2).mT
+        """A vector for every patch, in reading order. Raises ValueError as `autoencoder.centred`."""
+        images = centred(images, self.config.resolution, next(self.encoder.parameters()).dtype)
+        return self.encoder(images).flatten(2).mT
 
     def _draw(self, values: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch 3 height width"]:
         return self.decoder(values.mT.unflatten(2, (self.side, self.side)))
 
     def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
         """Mean squared error of images in [-1, 1], and the quantiser's loss."""
-        quantised = self.quantizer(self.encode(images), draws)
+        quantised = self.quantizer(self.encode(images), arguments.draws(draws))
         return F.mse_loss(self._draw(quantised.values), images * 2 - 1) + quantised.loss
-
-    def update(self, draws: Draws) -> None:
-        """What the codebook learns without gradients."""
-        self.quantizer.update(draws.generator)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
     ) -> PatchOutput:
         """Write images as codes and draw them again. Raises ValueError as `encode`."""
-        quantised = self.quantizer(self.encode(images), Draws(generator))
+        quantised = self.quantizer(self.encode(images), arguments.draws(Draws(generator)))
         return PatchOutput((self._draw(quantised.values) + 1) / 2, quantised.indices, quantised.error)
 
     @torch.no_grad()
@@ -136,23 +127,19 @@ class PatchVQVAE(Model):
         self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
     ) -> Int[Tensor, "batch patches blocks"]:
         """The codes of images. Nothing starts at random, so restarts change nothing."""
-        return self.quantizer(self.encode(images), draws).indices
+        return self.quantizer(self.encode(images), arguments.draws(draws)).indices
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch patches blocks"]) -> Drawn:
-        """Draw images from codes. Raises ValueError for codes of another shape, type or range."""
+        arguments.tensor("codes", codes, "integers", f"batch patches={self.places} blocks={self.quantizer.num_blocks}")
         return Drawn((self._draw(self.quantizer.decode(codes)) + 1) / 2)
 
     @torch.no_grad()
     def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
         """`mse`, the squared error per pixel and channel in units of [0, 1] images, and the codes."""
-        output = self(scenes["image"], (draws or Draws()).generator, **how)
-        mse = (output.reconstruction - scenes["image"]).square().mean(dim=(1, 2, 3))
-        return {"mse": mse, "codes": output.codes, "quantisation_error": output.error.expand(len(mse), -1)}
-
-    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
-        """Means, and how codes are used."""
-        return {"mse": columns["mse"].mean().item(), **summarised_codes(columns, self.quantizer.num_codes)}
+        output = self(scenes["image"], arguments.draws(draws).generator, **how)
+        error = squared_error(output.reconstruction, scenes["image"])
+        return {"mse": error, **code_columns(output.codes, output.error)}
 
     @torch.no_grad()
     def look(self, scenes: Scenes) -> Look:

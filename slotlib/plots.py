@@ -11,8 +11,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from cycler import cycler
+from jaxtyping import Float, Integer
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -42,7 +45,7 @@ def use_style() -> None:
             "ytick.color": INK,
             "legend.frameon": False,
             "legend.labelcolor": INK,
-            "axes.prop_cycle": mpl.cycler(color=[PALETTE[i] for i in (4, 0, 2, 5, 6, 1, 3, 7)]),
+            "axes.prop_cycle": cycler(color=[PALETTE[i] for i in (4, 0, 2, 5, 6, 1, 3, 7)]),
             "image.interpolation": "nearest",
             "svg.hashsalt": "slotlib",
         }
@@ -51,7 +54,7 @@ def use_style() -> None:
 
 def slot_colours(count: int) -> Float[np.ndarray, "slots 3"]:
     """RGB of each slot in [0, 1]; after eight the palette repeats, darker each time."""
-    base = np.array([mpl.colors.to_rgb(PALETTE[i % len(PALETTE)]) for i in range(count)])
+    base = np.array([to_rgb(PALETTE[i % len(PALETTE)]) for i in range(count)])
     return base * 0.6 ** (np.arange(count)[:, None] // len(PALETTE))
 
 
@@ -65,14 +68,15 @@ def segmentation(masks: Float[Tensor, "slots height width"]) -> Float[np.ndarray
     return np.einsum("khw,kc->hwc", masks.detach().float().cpu().numpy(), slot_colours(len(masks)))
 
 
-def labels_picture(labels: Int[Tensor, "height width"], background: int | None = 0) -> np.ndarray:
+def labels_picture(labels: Integer[Tensor, "height width"], background: int | None = 0) -> np.ndarray:
     """A label map as one picture, RGBA: background transparent, object i in slot colour i."""
-    labels = labels.cpu().numpy().astype(int)
-    colours = np.concatenate([slot_colours(labels.max() + 1), np.ones((labels.max() + 1, 1))], axis=1)
+    numbers = labels.cpu().numpy().astype(int)
+    count = int(numbers.max()) + 1
+    colours = np.concatenate([slot_colours(count), np.ones((count, 1))], axis=1)
     if background is None:
-        return colours[labels]
-    picture = colours[labels - (labels > background)]
-    picture[labels == background] = 0
+        return colours[numbers]
+    picture = colours[numbers - (numbers > background)]
+    picture[numbers == background] = 0
     return picture
 
 
@@ -140,7 +144,7 @@ def show_images(
 
 def show_scenes(
     images: Float[Tensor, "batch 3 height width"],
-    masks: Int[Tensor, "batch height width"] | None = None,
+    masks: Integer[Tensor, "batch height width"] | None = None,
     columns: int = 8,
     size: float = 1.2,
 ) -> Figure:
@@ -164,7 +168,7 @@ def show_scenes(
 def show_reconstructions(
     images: Float[Tensor, "batch 3 height width"],
     output,
-    true_masks: Int[Tensor, "batch height width"] | None = None,
+    true_masks: Integer[Tensor, "batch height width"] | None = None,
     size: float = 1.2,
 ) -> Figure:
     """Row by row: images, reconstructions, which slot claims which pixel and, if given, the true objects.
@@ -203,7 +207,7 @@ def show_decomposition(
             # Opacity is the mask, so an empty slot shows the page and not a colour nobody sees in the sum.
             axes[i, column].imshow(np.dstack([to_pixels(output.slot_images[i, k]), mask]))
             axes[i, column].add_patch(
-                plt.Rectangle(
+                Rectangle(
                     (0, 0),
                     1,
                     1,

@@ -18,16 +18,16 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from slotlib import checkpoint, zoo
+from slotlib import arguments, check, checkpoint, zoo
+from slotlib.autoencoder import checked
 from slotlib.model import Draws, Look, Model, Scenes
-from slotlib.svq import Drawn, merge_synonyms, pixels_owned
-from slotlib.vq import Quantizer
+from slotlib.svq import Drawn, Tokeniser, merge_synonyms, pixels_owned
 
 logger = logging.getLogger(__name__)
 
@@ -77,25 +77,27 @@ class TransformerLayer(nn.Module):
 class Transformer(nn.Module):
     """Reads tokens that are vectors already, each looking back only; with `memory_dim` at a memory too.
 
-    Raises ValueError for heads that do not divide `dim`, or no layers.
+    Raises ValueError for a size below 1, or heads that do not divide `dim`.
     """
 
     def __init__(self, dim: int, num_layers: int, num_heads: int, memory_dim: int = 0):
         super().__init__()
-        if num_layers < 1 or num_heads < 1 or dim % num_heads:
-            raise ValueError(
-                f"a transformer needs layers and heads that divide its width, got {num_layers} layers, "
-                f"{num_heads} heads and width {dim}"
-            )
-        self.layers = nn.ModuleList(TransformerLayer(dim, num_heads, memory_dim) for _ in range(num_layers))
+        for name, size in {"dim": dim, "num_layers": num_layers, "num_heads": num_heads}.items():
+            check.whole(name, size)
+        check.whole("memory_dim", memory_dim, least=0)
+        if dim % num_heads:
+            raise ValueError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}")
+        self.dim, self.memory_dim = dim, memory_dim
+        layers = [TransformerLayer(dim, num_heads, memory_dim) for _ in range(num_layers)]
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
         for layer in self.modules():  # as in GPT-2: small, and every path that is added smaller still
             if isinstance(layer, nn.Linear):
                 nn.init.normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        for layer in self.layers:
+        for layer in layers:
             for last in (layer.project_out, layer.mlp[2]):
-                nn.init.normal_(last.weight, std=0.02 / (2 * num_layers) ** 0.5)
+                nn.init.normal_(last.get_parameter("weight"), std=0.02 / (2 * num_layers) ** 0.5)
 
     def forward(
         self,
@@ -107,7 +109,14 @@ class Transformer(nn.Module):
 
         With a `cache` the tokens go on after those it holds, which are not computed again, and are added to it: all at
         once into an empty cache, one by one after that.
+
+        Raises ValueError for vectors of another width, and unless there is a memory where one is looked at.
         """
+        arguments.tensor("x", x, "floating point", f"batch tokens dim={self.dim}")
+        if self.memory_dim:
+            arguments.tensor("memory", memory, "floating point", f"batch items memory_dim={self.memory_dim}")
+        elif memory is not None:
+            raise ValueError("memory must be None where memory_dim is 0")
         for i, layer in enumerate(self.layers):
             x, seen = layer(x, memory, cache[i] if cache and i < len(cache) else None)
             if cache is not None:
@@ -126,10 +135,16 @@ def nucleus_sample(
     `temperature` divides the logits: towards 0 the most probable code is drawn, above 1 rare ones are drawn more often.
     The draw is made on the generator's device.
 
-    Raises ValueError for a temperature not above 0, or `top_p` outside (0, 1].
+    Raises ValueError for a temperature not above 0, `top_p` outside (0, 1], or NaN.
     """
-    if not temperature > 0 or not 0 < top_p <= 1:
-        raise ValueError(f"temperature must be above 0 and top_p in (0, 1], got {temperature} and {top_p}")
+    arguments.tensor("logits", logits, "floating point", "batch codes")
+    check.number("temperature", temperature, above=True)
+    check.number("top_p", top_p, above=True)
+    if top_p > 1:
+        raise ValueError(f"top_p must be at most 1, got {top_p}")
+    arguments.generator(generator)
+    if check.holds(logits.isnan().any(), otherwise=False):
+        raise ValueError("logits must not be NaN")
     probability, order = (logits.float() / temperature).softmax(dim=-1).sort(dim=-1, descending=True)
     before = probability.cumsum(dim=-1) - probability
     before[:, 0] = 0  # rounding must not forbid the most probable one
@@ -141,6 +156,7 @@ def nucleus_sample(
 
 def canonical_order(codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "batch slots blocks"]:
     """The same slots sorted by their codes, block 0 first, as words in a dictionary."""
+    arguments.tensor("codes", codes, "integers", "batch slots blocks")
     for block in reversed(range(codes.shape[2])):  # stable sorts: the last one counts most
         order = codes[:, :, block].argsort(dim=1, stable=True)
         codes = codes.gather(1, order.unsqueeze(2).expand_as(codes))
@@ -153,8 +169,9 @@ def random_order(
     blank: Int[Tensor, "blocks"] | None = None,
 ) -> Int[Tensor, "batch slots blocks"]:
     """The same slots, shuffled scene by scene; those written as `blank` stay behind the others."""
-    keys = (draws or Draws()).uniform(len(codes), codes.shape[1], like=codes)
-    return codes.gather(1, (keys + _is_blank(codes, blank)).argsort(dim=1).unsqueeze(2).expand_as(codes))
+    empty = _is_blank(codes, blank)
+    keys = arguments.draws(draws).uniform(len(codes), codes.shape[1], like=codes)
+    return codes.gather(1, (keys + empty).argsort(dim=1).unsqueeze(2).expand_as(codes))
 
 
 def log_orders(
@@ -164,8 +181,8 @@ def log_orders(
 
     Slots written as `blank` do not count, for they have their place.
     """
-    alike = (codes.unsqueeze(1) == codes.unsqueeze(2)).all(dim=3).sum(dim=2)  # with itself, for every slot
     moves = ~_is_blank(codes, blank)
+    alike = (codes.unsqueeze(1) == codes.unsqueeze(2)).all(dim=3).sum(dim=2)  # with itself, for every slot
     twins = (torch.lgamma(alike + 1.0) / alike * moves).sum(dim=1)
     return torch.lgamma(moves.sum(dim=1) + 1.0) - twins
 
@@ -173,7 +190,11 @@ def log_orders(
 def _is_blank(
     codes: Int[Tensor, "batch slots blocks"], blank: Int[Tensor, "blocks"] | None
 ) -> Bool[Tensor, "batch slots"]:
-    return codes.new_zeros(codes.shape[:2], dtype=torch.bool) if blank is None else (codes == blank).all(dim=2)
+    arguments.tensor("codes", codes, "integers", "batch slots blocks")
+    if blank is None:
+        return codes.new_zeros(codes.shape[:2], dtype=torch.bool)
+    arguments.tensor("blank", blank, "integers", f"blocks={codes.shape[2]}")
+    return (codes == blank).all(dim=2)
 
 
 class ScenePrior(nn.Module):
@@ -200,11 +221,8 @@ class ScenePrior(nn.Module):
         memory_dim: int = 0,
     ):
         super().__init__()
-        if min(num_slots, num_blocks, num_codes, dim) < 1:
-            raise ValueError(
-                "num_slots, num_blocks, num_codes and dim must be at least 1, "
-                f"got {num_slots}, {num_blocks}, {num_codes} and {dim}"
-            )
+        for name, size in {"num_slots": num_slots, "num_blocks": num_blocks, "num_codes": num_codes}.items():
+            check.whole(name, size)
         self.num_slots, self.num_blocks, self.num_codes = num_slots, num_blocks, num_codes
         self.transformer = Transformer(dim, num_layers, num_heads, memory_dim)
         self.tokens = nn.Parameter(0.02 * torch.randn(num_blocks, num_codes, dim))
@@ -213,15 +231,8 @@ class ScenePrior(nn.Module):
         self.slot_position = nn.Parameter(0.02 * torch.randn(num_slots, 1, dim))
         self.block_position = nn.Parameter(0.02 * torch.randn(num_blocks, dim))
 
-    def _check(self, codes: Tensor, slots: int | None) -> None:
-        expected = f"integers [batch, {'slots' if slots is None else slots}, {self.num_blocks}] within 0 and "
-        fits = codes.ndim == 3 and codes.shape[2] == self.num_blocks and slots in (None, codes.shape[1])
-        if not fits or codes.is_floating_point() or codes.shape[1] > self.num_slots:
-            raise ValueError(f"codes must be {expected}{self.num_codes - 1}, got {codes.dtype} {list(codes.shape)}")
-        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.num_codes:
-            raise ValueError(
-                f"codes must be {expected}{self.num_codes - 1}, got {int(codes.min())} to {int(codes.max())}"
-            )
+    def _check(self, name: str, codes: Int[Tensor, "batch slots blocks"], slots: str) -> None:
+        arguments.codes(name, codes, f"batch {slots} blocks={self.num_blocks}", self.num_codes)
 
     def _vectors(self, codes: Int[Tensor, "batch slots blocks"]) -> Float[Tensor, "batch tokens dim"]:
         """What the transformer reads to predict these tokens and one more: the start, then the tokens, each with the
@@ -238,9 +249,9 @@ class ScenePrior(nn.Module):
     ) -> Float[Tensor, "batch slots blocks codes"]:
         """Scores of every code at every place, given all tokens before it.
 
-        Raises ValueError for codes of another shape, type or range.
+        Raises ValueError for codes of another shape, type or range, or a memory that is missing or of another width.
         """
-        self._check(codes, self.num_slots)
+        self._check("codes", codes, f"slots={self.num_slots}")
         x = self.transformer(self._vectors(codes), memory).unflatten(1, (self.num_slots, self.num_blocks))
         return torch.einsum("bkmd,mpd->bkmp", x, self.head)
 
@@ -277,16 +288,17 @@ class ScenePrior(nn.Module):
             cached: keep keys and values of earlier tokens. Without, all are computed again at each step: the same codes
                 for more work.
 
-        Raises ValueError for a count below 1, or slots that are no codes or too many.
+        Raises ValueError for a count below 1, slots that are no codes or too many, or as `logits` and `nucleus_sample`.
         """
-        if count < 1:
-            raise ValueError(f"count must be at least 1, got {count}")
+        check.whole("count", count)
         device = self.start.device
         if given is None:
             given = torch.zeros(count, 0, self.num_blocks, dtype=torch.int64, device=device)
-        self._check(given, None)
-        if len(given) != count:
-            raise ValueError(f"given must begin {count} scenes, got {len(given)}")
+        self._check("given", given, "slots")
+        if len(given) != count or given.shape[1] > self.num_slots:
+            raise ValueError(
+                f"given must begin {count} scenes with at most {self.num_slots} slots, got {list(given.shape)}"
+            )
         place = (self.slot_position + self.block_position).flatten(0, 1)
         vectors, cache = self._vectors(given), [] if cached else None
         tokens = [*given.flatten(1).unbind(1)]
@@ -301,29 +313,6 @@ class ScenePrior(nn.Module):
 
 
 # --- the model ---
-
-
-@runtime_checkable
-class Tokeniser(Protocol):
-    """What a prior asks of a model whose latents are codes."""
-
-    config: Any
-    quantizer: Quantizer
-    is_set: bool
-    """Whether the codes' first dimension is a set, without an order of its own."""
-
-    @property
-    def places(self) -> int:
-        """Rows in a scene's codes: slots, or patches."""
-        ...
-
-    def tokenise(self, images: Tensor, draws: Draws | None = None, restarts: int = 1) -> Tensor:
-        """Images → codes `[batch, places, blocks]`."""
-        ...
-
-    def decode(self, codes: Tensor) -> Drawn:
-        """Codes → scenes."""
-        ...
 
 
 @dataclass
@@ -348,12 +337,9 @@ class CodePriorConfig:
     num_heads: int = 4
 
     def __post_init__(self) -> None:
-        if self.order not in get_args(Order):
-            raise ValueError(f"order must be one of {get_args(Order)}, got {self.order!r}")
-        if self.restarts < 1:
-            raise ValueError(f"restarts must be at least 1, got {self.restarts}")
-        if not self.synonyms >= 0:
-            raise ValueError(f"synonyms must be at least 0, got {self.synonyms}")
+        check.choice("order", self.order, Order)
+        check.whole("restarts", self.restarts)
+        check.number("synonyms", self.synonyms)
 
 
 class CodePrior(Model):
@@ -370,10 +356,10 @@ class CodePrior(Model):
 
     def __init__(self, config: CodePriorConfig):
         super().__init__()
-        if not config.autoencoder:
+        source = checked(config, CodePriorConfig).autoencoder
+        if not source:
             raise ValueError("autoencoder must name the checkpoint of a finished model whose latents are codes")
-        trained = isinstance(config.autoencoder, str)
-        autoencoder = zoo.load(config.autoencoder) if trained else checkpoint.made(config.autoencoder)
+        autoencoder = zoo.load(source) if isinstance(source, str) else checkpoint.made(source)
         if not isinstance(autoencoder, Tokeniser):
             raise ValueError(f"autoencoder must be a model whose latents are codes, got a {type(autoencoder).__name__}")
         if config.reading:
@@ -414,6 +400,8 @@ class CodePrior(Model):
 
     def loss(self, codes: Int[Tensor, "batch places blocks"], draws: Draws | None = None) -> Float[Tensor, ""]:
         """Minus the mean log likelihood of codes in nats per scene, of a set in one of its orders."""
+        if not len(codes):
+            raise ValueError("codes must be of at least one scene, got an empty batch")
         if self.autoencoder.is_set:
             is_sorted = self.config.order == "sorted"
             codes = canonical_order(codes) if is_sorted else random_order(codes, draws, self.blank)
@@ -439,11 +427,8 @@ class CodePrior(Model):
         if self.blank is None:
             raise ValueError("this model writes no blanks (blanks=False)")
         codes = self.autoencoder.tokenise(images, draws).flatten(0, 1)
-        logits = self.decode(codes.unsqueeze(1)).logits
-        if logits is None:
-            raise ValueError("blanks=True: this decoder draws no slot by itself, so none is known to be empty")
-        self.blank.copy_(codes[logits.flatten(1).amax(dim=1).argmin()])
-        return self.blank
+        boldest = self._drawn(codes.unsqueeze(1)).logits.flatten(1).amax(dim=1)
+        return self.blank.copy_(codes[boldest.argmin()])
 
     @torch.no_grad()
     def with_blanks(self, codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "batch slots blocks"]:
@@ -454,8 +439,15 @@ class CodePrior(Model):
         """
         if self.blank is None:
             return codes
-        empty = pixels_owned(self.decode(codes).masks) == 0
+        empty = pixels_owned(self._drawn(codes).masks) == 0
         return torch.where(empty.unsqueeze(2), self.blank, codes)
+
+    def _drawn(self, codes: Int[Tensor, "batch slots blocks"]) -> Any:
+        """`Drawn` slot by slot. Raises ValueError for a decoder that cannot."""
+        drawn = self.decode(codes)
+        if drawn.masks is None:
+            raise ValueError("blanks=True: this decoder draws no slot by itself, so none is known to be empty")
+        return drawn
 
     def log_likelihood(
         self, codes: Int[Tensor, "batch places blocks"], orders: int = 4, generator: torch.Generator | None = None
@@ -466,14 +458,16 @@ class CodePrior(Model):
         occur. With "random" the sum is estimated from `orders` of them, drawn with `generator`, blanks last: right on
         average as a probability, so its logarithm is a little too small.
 
-        Raises ValueError as the prior does.
+        Raises ValueError for fewer orders than one, and as the prior does.
         """
+        check.whole("orders", orders)
         if not self.autoencoder.is_set:
             return self.prior.log_likelihood(codes)
         codes = self.with_blanks(codes)
         if self.config.order == "sorted":
             return self.prior.log_likelihood(canonical_order(codes))
-        texts = (random_order(codes, Draws(generator), self.blank) for _ in range(orders))
+        draws = Draws(generator)
+        texts = (random_order(codes, draws, self.blank) for _ in range(orders))
         each = torch.stack([self.prior.log_likelihood(text) for text in texts])
         return each.logsumexp(dim=0) - math.log(orders) + log_orders(codes, self.blank)
 
@@ -497,7 +491,7 @@ class CodePrior(Model):
     def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
         """The autoencoder's scores, and `nats`: minus the log likelihood of each scene's codes; NaN where a scene has
         another number of slots than the prior knows."""
-        draws = draws or Draws()
+        draws = arguments.draws(draws)
         columns = self.autoencoder.judge(scenes, draws, **how)
         codes = columns["codes"]
         nats = torch.full((len(codes),), math.nan)

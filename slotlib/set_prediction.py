@@ -10,16 +10,16 @@ for "there is an object". A padding row is all zeros, and is a target like any o
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib import metrics
-from slotlib.autoencoder import check_images
-from slotlib.data.targets import CATEGORIES, PROPERTIES, clevr_targets
+from slotlib import arguments, check, metrics
+from slotlib.autoencoder import WithSlots, checked
+from slotlib.data.targets import PROPERTIES, VALUES, clevr_targets
 from slotlib.encoders import EncoderConfig, Paper, start_as_keras
 from slotlib.matching import chamfer_loss, hungarian, hungarian_loss, pairwise_huber, sinkhorn_loss
 from slotlib.model import Draws, Look, Model, Scenes
@@ -40,8 +40,6 @@ __all__ = [
 
 Kind = Literal["slot_attention", "slot_mlp", "learned_queries"]
 Loss = Literal["hungarian", "chamfer", "sinkhorn"]
-
-VALUES = PROPERTIES["presence"].stop  # per object: 19
 
 
 @dataclass
@@ -84,6 +82,8 @@ class SlotMLP(nn.Module):
 
     def __init__(self, dim: int, num_slots: int):
         super().__init__()
+        check.whole("dim", dim)
+        check.whole("num_slots", num_slots)
         self.num_slots = num_slots
         self.mlp = nn.Sequential(
             nn.Linear(dim * self.SIDE**2, self.HIDDEN),
@@ -99,52 +99,62 @@ class SlotMLP(nn.Module):
         return self.norm(self.mlp(small.flatten(1)).unflatten(1, (self.num_slots, -1))), None
 
 
+class QueryLayer(nn.Module):
+    """Slots look at one another, then at the inputs, then pass an MLP; each normalised before and added."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_hidden_dim: int):
+        super().__init__()
+        self.among = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        self.across = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        self.mlp = nn.Sequential(nn.Linear(dim, mlp_hidden_dim), nn.ReLU(), nn.Linear(mlp_hidden_dim, dim))
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
+
+    def forward(
+        self, slots: Float[Tensor, "batch slots dim"], inputs: Float[Tensor, "batch inputs dim"]
+    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
+        first, second, third = self.norms
+        x = first(slots)
+        slots = slots + self.among(x, x, x, need_weights=False)[0]
+        seen, attention = self.across(second(slots), inputs, inputs)
+        slots = slots + seen
+        return slots + self.mlp(third(slots)), attention
+
+
 class LearnedQueries(nn.Module):
     """Baseline: the decoder of DETR (Carion et al., 2020, arXiv 2005.12872).
 
-    Each slot starts as a learned query of its own. In every layer the slots look at one another, then at the image,
-    then pass an MLP. The softmax is over the *inputs*: slots do not compete for places, and only looking at one another
-    keeps two of them from the same object. Unlike slot attention's iterations, each layer has weights of its own. Here
-    a layer's parts are normalised before and not, as in DETR, after; the former trains without a careful warm-up.
+    Each slot starts as a learned query of its own and passes layers of attention. The softmax is over the *inputs*:
+    slots do not compete for places, and only looking at one another keeps two of them from the same object. Unlike slot
+    attention's iterations, each layer has weights of its own. Here a layer's parts are normalised before and not, as in
+    DETR, after; the former trains without a careful warm-up.
     """
 
     def __init__(self, dim: int, num_slots: int, num_layers: int, num_heads: int, mlp_hidden_dim: int):
         super().__init__()
+        sizes = dict(
+            dim=dim, num_slots=num_slots, num_layers=num_layers, num_heads=num_heads, mlp_hidden_dim=mlp_hidden_dim
+        )
+        for name, size in sizes.items():
+            check.whole(name, size)
+        if dim % num_heads:
+            raise ValueError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}")
         self.queries = nn.Parameter(torch.randn(1, num_slots, dim))
         self.norm_inputs, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.layers = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "among": nn.MultiheadAttention(dim, num_heads, batch_first=True),
-                    "across": nn.MultiheadAttention(dim, num_heads, batch_first=True),
-                    "mlp": nn.Sequential(
-                        nn.Linear(dim, mlp_hidden_dim), nn.ReLU(), nn.Linear(mlp_hidden_dim, dim)
-                    ),
-                    "norms": nn.ModuleList(nn.LayerNorm(dim) for _ in range(3)),
-                }
-            )
-            for _ in range(num_layers)
-        )
+        self.layers = nn.ModuleList(QueryLayer(dim, num_heads, mlp_hidden_dim) for _ in range(num_layers))
 
     def forward(
         self, features: Float[Tensor, "batch h w dim"]
     ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
         inputs = self.norm_inputs(features.flatten(1, 2))
-        slots = self.queries.expand(len(inputs), -1, -1)
-        for layer in self.layers:
-            first, second, third = layer["norms"]
-            x = first(slots)
-            slots = slots + layer["among"](x, x, x, need_weights=False)[0]
-            seen, attention = layer["across"](second(slots), inputs, inputs)
-            slots = slots + seen
-            slots = slots + layer["mlp"](third(slots))
+        first, *others = self.layers
+        slots, attention = first(self.queries.expand(inputs.shape[0], -1, -1), inputs)
+        for layer in others:
+            slots, attention = layer(slots, inputs)
         return self.norm(slots), attention
 
 
-class SetPredictor(Model):
+class SetPredictor(WithSlots, Model):
     """Encoder, slots, and a small MLP that reads 19 properties from every slot; from a `SetPredictorConfig`.
-
-    Images come in [0, 1]; inside they live in [-1, 1], as in the paper.
 
     Raises ValueError for a configuration that cannot be built, naming the field.
     """
@@ -153,27 +163,24 @@ class SetPredictor(Model):
 
     def __init__(self, config: SetPredictorConfig):
         super().__init__()
-        for name, known in {"kind": get_args(Kind), "loss": get_args(Loss)}.items():
-            if getattr(config, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(config, name)!r}")
+        self.config = checked(config, SetPredictorConfig)
         slots = config.attention
-        if config.resolution < 1:
-            raise ValueError(f"resolution must be at least 1, got {config.resolution}")
-        if not 1 <= config.supervised_iterations <= slots.num_iterations:
+        check.whole("resolution", config.resolution)
+        check.whole("slot_dim", slots.slot_dim)
+        check.whole("supervised_iterations", config.supervised_iterations)
+        if config.supervised_iterations > slots.num_iterations:
             raise ValueError(
-                f"supervised_iterations must be between 1 and num_iterations={slots.num_iterations}, "
+                f"supervised_iterations must be at most num_iterations={slots.num_iterations}, "
                 f"got {config.supervised_iterations}"
             )
         if config.supervised_iterations > 1 and config.kind != "slot_attention":
             raise ValueError(f'supervised_iterations above 1 needs kind="slot_attention", got {config.kind!r}')
-        if not config.coordinate_scale > 0:
-            raise ValueError(f"coordinate_scale must be above 0, got {config.coordinate_scale}")
+        check.number("coordinate_scale", config.coordinate_scale, above=True)
         if isinstance(config.encoder, Paper) and config.resolution % config.encoder.stride**2:
             raise ValueError(
                 f"the paper's encoder needs a resolution divisible by {config.encoder.stride**2}, "
                 f"got {config.resolution}"
             )
-        self.config = config
         dim = slots.slot_dim
         self.encoder = config.encoder.build(dim)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, VALUES))
@@ -188,14 +195,6 @@ class SetPredictor(Model):
         for part in (self.encoder, self.head, *([] if config.kind == "slot_attention" else [self.baseline])):
             start_as_keras(part)
         self.at(1.0)
-
-    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
-        """The features that slots are made of, on their grid.
-
-        Raises ValueError unless `images` is `[batch, 3, resolution, resolution]`, floating point and finite.
-        """
-        check_images(images, self.config.resolution)
-        return self.encoder(images * 2 - 1)
 
     def forward(
         self,
@@ -214,8 +213,8 @@ class SetPredictor(Model):
             generator: the source of the slots' initial noise.
 
         Raises:
-            ValueError: images of another shape, type or with NaN; a number below 1; an override that this kind of model
-                does not have.
+            ValueError: images of another shape, type or range, or with NaN; a number below 1; an override that this
+                kind of model does not have.
         """
         features = self.encode(images)
         if self.config.kind == "slot_attention":
@@ -232,16 +231,11 @@ class SetPredictor(Model):
     def read(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots 19"]:
         """The properties that slots stand for, in [0, 1]."""
         with torch.autocast(slots.device.type, enabled=False):  # bf16 is too coarse for positions
-            return self.head(slots.to(self.head[0].weight)).sigmoid()
+            return self.head(slots.to(next(self.head.parameters()))).sigmoid()
 
     def inputs(self, scenes: Scenes) -> tuple[Tensor, ...]:
         """Images, and the sets to predict. Raises ValueError unless these are scenes of CLEVR's kind."""
-        objects = scenes.get("objects", {})
-        if missing := {"present", "position", *CATEGORIES} - objects.keys():
-            raise ValueError(
-                f"set prediction needs scenes like CLEVR's; these do not tell: {', '.join(sorted(missing))}"
-            )
-        return scenes["image"], clevr_targets(objects)
+        return scenes["image"], clevr_targets(scenes.get("objects", {}))
 
     def loss(
         self,
@@ -253,11 +247,11 @@ class SetPredictor(Model):
 
         Where there are more slots than rows of `target`, padding rows are added: a slot too many must learn to say so.
         """
+        arguments.tensor("target", target, "floating point", f"batch objects {VALUES}")
         if self.config.kind != "slot_attention":
             return self._set_loss(self(images).properties, target)
-        draws = draws or Draws()
-        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
-        slots, features = draws.share(start), self.encode(images).flatten(1, 2)
+        features = self.encode(images).flatten(1, 2)
+        slots = self.starts(features.shape[0], arguments.draws(draws))
         scored, losses = self.config.supervised_iterations, []
         for iterations in (self.config.attention.num_iterations - scored + 1, *[1] * (scored - 1)):
             slots = self.slot_attention(features, num_iterations=iterations, slots=slots).slots
@@ -285,7 +279,7 @@ class SetPredictor(Model):
         `how`: `num_slots`, `num_iterations`.
         """
         images, target = self.inputs(scenes)
-        predicted = self(images, generator=(draws or Draws()).generator, **how).properties
+        predicted = self(images, generator=arguments.draws(draws).generator, **how).properties
         return {"predicted": predicted, "target": target}
 
     def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:

@@ -5,23 +5,22 @@ writes them, each from all before it and from the slots. So slots need not be dr
 textures. SVQ was published with this decoder. It has no masks; attention stands in for them.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from slotlib import diagnosis
-from slotlib.autoencoder import check_images, mask_scores
+from slotlib import arguments, check
+from slotlib.autoencoder import checked
 from slotlib.encoders import EncoderConfig, Paper, start_as_keras
-from slotlib.model import Draws, Look, Model, Scenes
+from slotlib.model import Draws, Model
 from slotlib.patches import PatchConfig, PatchVQVAE
 from slotlib.prior import ScenePrior
-from slotlib.svq import Drawn, QuantisedAttentionConfig, last_error, mean_cost, summarised_codes
-from slotlib.vq import Gumbel, Quantizer
+from slotlib.svq import Drawn, QuantisedAttentionConfig, WithCodedSlots, last_error, mean_cost
+from slotlib.vq import Gumbel
 
 
 @dataclass
@@ -57,7 +56,7 @@ class SlateOutput(NamedTuple):
     """As in `SVQOutput`."""
 
 
-class SlateAutoencoder(Model):
+class SlateAutoencoder(WithCodedSlots, Model):
     """Slots, made of codes or not, decoded by a transformer that writes the tokens of a discrete VAE.
 
     The discrete VAE learns along, from its own error. Its gradient is that of a softmax at temperature 1 where the
@@ -67,22 +66,18 @@ class SlateAutoencoder(Model):
     """
 
     config: SlateConfig
-    is_set = True
 
     def __init__(self, config: SlateConfig):
         super().__init__()
-        self.config = config
+        self.config = checked(config, SlateConfig)
         dim = config.attention.slot_dim
+        check.whole("slot_dim", dim)
         self.encoder = config.encoder.build(dim)
         self.slot_attention = config.attention.build(dim)
         start_as_keras(self.encoder)
         self.dvae = PatchVQVAE(
             PatchConfig(
-                resolution=config.resolution,
-                patch=config.patch,
-                channels=config.token_channels,
-                dim=config.token_dim,
-                quantizer=Gumbel(num_codes=config.vocabulary),
+                config.resolution, config.patch, config.token_channels, config.token_dim, Gumbel(1, config.vocabulary)
             )
         )
         self.decoder = ScenePrior(
@@ -96,37 +91,18 @@ class SlateAutoencoder(Model):
         )
         self.at(1.0)
 
-    @property
-    def quantizer(self) -> Quantizer:
-        return self.slot_attention.quantizer
-
-    @property
-    def places(self) -> int:
-        """Slots in a scene's text."""
-        return self.config.attention.num_slots
-
-    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
-        """The features slot attention reads, on their grid. Raises ValueError as `SlotAutoencoder.encode`."""
-        check_images(images, self.config.resolution)
-        return self.encoder(images * 2 - 1)
-
     def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch patches 1"]:
         """The most probable token of each patch, without a gradient."""
+        classify = self.dvae.get_submodule("quantizer.classify")
         with torch.no_grad():
-            return self.dvae.quantizer.classify(self.dvae.encode(images)).argmax(dim=-1, keepdim=True)
+            return classify(self.dvae.encode(images)).argmax(dim=-1, keepdim=True)
 
     def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
         """The discrete VAE's loss, the writer's nats per token, and the quantiser's loss."""
-        draws = draws or Draws()
-        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
-        features = self.encode(images).flatten(1, 2)
-        bound = self.slot_attention(features, slots=draws.share(start), draws=draws)
+        draws = arguments.draws(draws)
+        bound = self.bind(self.encode(images), draws)
         nats = -self.decoder.log_likelihood(self.tokens(images), bound.slots).mean() / self.dvae.places
         return self.dvae.loss(images, draws) + nats + mean_cost(bound.quantised)
-
-    def update(self, draws: Draws) -> None:
-        """What the slots' codebooks learn without gradients."""
-        self.quantizer.update(draws.generator)
 
     def forward(
         self,
@@ -140,7 +116,7 @@ class SlateAutoencoder(Model):
         Arguments and errors as `SlotAutoencoder.forward`; but this decoder cannot tell which of several starts is best.
         """
         features = self.encode(images)
-        bound = self.slot_attention(features.flatten(1, 2), num_slots, num_iterations, generator=generator)
+        bound = self.bind(features, Draws(generator), num_slots, num_iterations)
         attention = bound.attention.unflatten(-1, features.shape[1:3])
         return SlateOutput(
             reconstruction=self.write(bound.slots),
@@ -164,34 +140,8 @@ class SlateAutoencoder(Model):
         """The codes of images. Raises ValueError for restarts other than 1."""
         if restarts != 1:
             raise ValueError(f"this decoder cannot tell which restart is best; restarts must be 1, got {restarts}")
-        draws = draws or Draws()
-        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
-        slots = self.slot_attention(self.encode(images).flatten(1, 2), slots=draws.share(start)).slots
-        return self.quantizer.nearest(slots)
+        return self.quantizer.nearest(self.bind(self.encode(images), arguments.draws(draws)).slots)
 
     def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
         """Draw scenes from codes. Slots are not drawn one by one."""
         return Drawn(self.write(self.quantizer.decode(codes)))
-
-    @torch.no_grad()
-    def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
-        """`autoencoder.mask_scores` of the attention, `mse`, and the codes. `how`: `num_slots`, `num_iterations`."""
-        output = self(scenes["image"], generator=(draws or Draws()).generator, **how)
-        mse = (output.reconstruction - scenes["image"]).square().mean(dim=(1, 2, 3))
-        error = output.error.expand(len(mse), -1)
-        scores = mask_scores(scenes, output.masks, output.masks)
-        return {**scores, "mse": mse, "codes": output.codes, "quantisation_error": error}
-
-    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
-        """Means, and how codes are used."""
-        of_images = {name: each for name, each in columns.items() if name not in ("codes", "quantisation_error")}
-        return {**super().summarise(of_images), **summarised_codes(columns, self.quantizer.num_codes)}
-
-    @torch.no_grad()
-    def look(self, scenes: Scenes) -> Look:
-        from slotlib import plots  # slow to import
-
-        output = self(scenes["image"], generator=torch.Generator().manual_seed(0))
-        signs = diagnosis.diagnose(output.masks)
-        pictures = plots.rows(scenes, output.reconstruction, output.masks, output.attention)
-        return Look(pictures, signs._asdict(), diagnosis.warnings(signs))

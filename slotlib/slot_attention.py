@@ -14,8 +14,8 @@ only, so memory need not grow with the number of iterations (Chang et al., 2022,
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,7 +40,10 @@ LAYER_NORM_EPS = 1e-3  # Keras' default, which the official checkpoints were tra
 
 
 def algorithm_1(
-    layers: "SlotAttention", inputs: Inputs, slots: Slots, num_iterations: int
+    layers: "SlotAttention",
+    inputs: Inputs,
+    slots: Slots,
+    num_iterations: int,
 ) -> tuple[Slots, Attention]:
     """Slot attention in the paper's own lines."""
     inputs = layers.norm_inputs(inputs)
@@ -57,13 +60,10 @@ def iteration(
     v: Projected,
     mask: Mask | None = None,
 ) -> tuple[Slots, Attention]:
-    """What Algorithm 1 repeats."""
-    slots_prev = slots
+    """What it repeats: the slots compete, gather and move."""
+    slots_prev, heads = slots, layers.num_heads
     q = layers.project_q(layers.norm_slots(slots))
-    q, k, v = (
-        x.unflatten(-1, (layers.num_heads, -1)).transpose(1, 2)
-        for x in (q, k, v)
-    )
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     attn = (q @ k.mT / math.sqrt(q.shape[-1])).softmax(dim=-2)  # over slots
     weights = attn + layers.eps
     if mask is not None:  # padded inputs take no part
@@ -133,7 +133,7 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(reach: Tensor, x: Tensor) -> Tensor:
-        return torch.bmm(reach, x.mT)
+        return torch.bmm(reach, x.transpose(1, 2))
 
     @staticmethod
     def setup_context(ctx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -153,7 +153,7 @@ class _Scores(torch.autograd.Function):
         return torch.bmm(by_reach, x.mT) + torch.bmm(reach, by_x.mT)
 
 
-def glorot_(layer: nn.Module) -> None:
+def glorot_(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Initialise a layer as Keras does, and so the official code: Glorot-uniform weights, zero bias.
 
     torch's default weights are √3 times smaller (and more where a layer narrows). Products of several such layers, like
@@ -253,8 +253,9 @@ class SlotAttention(nn.Module):
         self.project_k = nn.Linear(input_dim, slot_dim, bias=False)
         self.project_v = nn.Linear(input_dim, slot_dim, bias=False)
         self.gru = nn.GRUCell(slot_dim, slot_dim)
-        self.mlp = nn.Sequential(nn.Linear(slot_dim, mlp_hidden_dim), nn.ReLU(), nn.Linear(mlp_hidden_dim, slot_dim))
-        for linear in (self.project_q, self.project_k, self.project_v, self.mlp[0], self.mlp[2]):
+        first, second = nn.Linear(slot_dim, mlp_hidden_dim), nn.Linear(mlp_hidden_dim, slot_dim)
+        self.mlp = nn.Sequential(first, nn.ReLU(), second)
+        for linear in (self.project_q, self.project_k, self.project_v, first, second):
             glorot_(linear)
         # Glorot-uniform as Keras computes it for shape (1, 1, D). torch's xavier_uniform_ sees other fans there.
         bound = math.sqrt(6 / (1 + slot_dim))
@@ -303,9 +304,11 @@ class SlotAttention(nn.Module):
                     'the number of slots is free with slot_init="gaussian" and "one_learned"'
                 )
             return self.slots_mu.expand(batch_size, -1, -1)
-        # Exporters know random numbers without a generator only.
-        source = dict(device=self.slots_mu.device) if generator is None else dict(device=generator.device, generator=generator)
-        noise = torch.randn(batch_size, count, self.slot_dim, dtype=self.slots_mu.dtype, **source)
+        shape, kind = (batch_size, count, self.slot_dim), self.slots_mu.dtype
+        if generator is None:  # said separately: exporters know `randn` of a symbolic size without a generator only
+            noise = torch.randn(shape, device=self.slots_mu.device, dtype=kind)
+        else:
+            noise = torch.randn(shape, generator=generator, device=generator.device, dtype=kind)
         slots = self.slots_mu + self.slots_log_sigma.exp() * noise.to(self.slots_mu.device)
         if self.gradient != "unrolled":
             slots = slots.detach()  # the straight-through gradient below would shrink σ
@@ -359,21 +362,19 @@ class SlotAttention(nn.Module):
         # LayerNorm spreads one NaN or infinity over its whole vector, so looking at a single channel is enough.
         if not check.holds(x[..., 0].isfinite().all(), otherwise=True):
             raise ValueError("inputs must be finite, got NaN or infinite values")
-        if not self._can_be_read():
+        projections = self.project_q, self.project_k, self.project_v
+        if not all(self._can_be_read(layer) for layer in (*projections, self.gru)):
             return KeysAndValues(self.project_k(x), self.project_v(x), mask)
-        q, k, v = (
-            p.weight.unflatten(0, (self.num_heads, -1)) for p in (self.project_q, self.project_k, self.project_v)
-        )
-        key = (k.mT @ q).flatten(0, 1) * math.sqrt(self.num_heads / self.slot_dim)
+        q, k, v = (layer.weight.unflatten(0, (self.num_heads, -1)) for layer in projections)
+        key = (k.transpose(1, 2) @ q).flatten(0, 1) * math.sqrt(self.num_heads / self.slot_dim)
         into_gru = self.gru.weight_ih.unflatten(1, (self.num_heads, -1)).transpose(0, 1)
         return PreparedInputs(x, key, (into_gru @ v).transpose(0, 1).flatten(1), mask)
 
-    def _can_be_read(self) -> bool:
-        layers = self.project_q, self.project_k, self.project_v, self.gru
-        return all(
-            type(layer) in self.readable and not layer._forward_hooks and not layer._forward_pre_hooks
-            for layer in layers
-        )
+    def _can_be_read(self, layer: nn.Module) -> bool:
+        """Whether its weights say all that it does: a known type, without hooks, its weights ordinary tensors."""
+        hooks = layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks
+        wrapped = (hasattr(p, "__tensor_flatten__") for p in layer._parameters.values())  # as torchao quantises
+        return type(layer) in self.readable and not any(hooks) and not any(wrapped)
 
     def step(self, slots: Slots, prepared: Prepared) -> tuple[Slots, Attention]:
         """One iteration: the new slots, and the attention (softmax over slots) that made them."""
@@ -384,25 +385,28 @@ class SlotAttention(nn.Module):
 
         # q·(W_k x) = (W_kᵀ q)·x: the slots come to the inputs' side, and keys are never formed.
         reach = F.linear(self.norm_slots(slots), key)
-        reach = reach.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, input_dim]
-        scores = torch.bmm(reach, x.mT) if torch.compiler.is_compiling() else _Scores.apply(reach, x)
-        attention = scores.unflatten(1, (heads, count)).softmax(dim=2)
+        reach = reach.view(batch, count, heads, -1).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, input_dim]
+        scores = torch.bmm(reach, x.transpose(1, 2)) if torch.compiler.is_compiling() else _Scores.apply(reach, x)
+        attention = scores.view(batch, heads, count, -1).softmax(dim=2)
 
         # Σ a (W_v x) = W_v (Σ a x): the inputs are averaged as they are, and values are never formed.
         half = attention.dtype == torch.float16  # where ε is 0, and the sum over many inputs infinite
-        weights = (attention.float() if half else attention).flatten(1, 2) + self.eps
-        if mask is not None:
-            attention, weights = attention * mask[:, None, None], weights * mask[:, None]
+        eps = self.eps
+        if mask is not None:  # padded inputs take no part
+            real = mask[:, None].to(torch.float32 if half else attention.dtype)
+            attention, eps = attention * real.to(attention.dtype).unsqueeze(1), eps * real
+        weights = (attention.float() if half else attention).flatten(1, 2) + eps
         total = weights.sum(dim=-1, keepdim=True)
         mean = torch.bmm((weights / total).half(), x) if half else torch.bmm(weights, x) / total
-        mean = mean.unflatten(1, (heads, count)).transpose(1, 2).flatten(2)  # [batch, slots, heads · input_dim]
+        mean = mean.view(batch, heads, count, -1).transpose(1, 2).flatten(2)  # [batch, slots, heads · input_dim]
 
         gru = self.gru
         updated = torch.gru_cell(
             mean.flatten(0, 1), slots.flatten(0, 1), value, gru.weight_hh, gru.bias_ih, gru.bias_hh
         )
-        slots = updated.unflatten(0, (batch, count))
-        return slots + self.mlp(self.norm_mlp(slots)), attention.mean(dim=1)
+        slots = updated.view(batch, count, -1)
+        slots = slots + self.mlp(self.norm_mlp(slots))
+        return slots, attention.squeeze(1) if heads == 1 else attention.mean(dim=1)
 
     def iterate(
         self, prepared: Prepared, slots: Slots, num_iterations: int, step: Step, return_history: bool = False
@@ -414,7 +418,8 @@ class SlotAttention(nn.Module):
         def update(slots: Tensor) -> Tensor:
             slots, attention = step(slots, prepared)
             if not return_history:  # then nothing may keep the finished iterations alive
-                trail.clear(), looks.clear()
+                trail.clear()
+                looks.clear()
             trail.append(slots)
             looks.append(attention)
             return slots
@@ -512,10 +517,17 @@ class AttentionConfig:
     tolerance: float = 0.0
     """Above 0, an image whose slots move by less, relative to their length, skips to its last iterations."""
 
-    def build(self, input_dim: int) -> SlotAttention:
-        """The module, for inputs of this width; a ramp stands at its end. Raises ValueError as `SlotAttention` does."""
+    def options(self) -> dict[str, Any]:
+        """What `SlotAttention` is built with; a ramp stands at its end. Raises ValueError for a ramp below 1."""
+        options = {field.name: getattr(self, field.name) for field in fields(AttentionConfig)}
         steps = self.gradient_steps
-        options = {**vars(self), "gradient_steps": round(steps.end) if isinstance(steps, Ramp) else steps}
-        module = SlotAttention(input_dim, **options)
+        if isinstance(steps, Ramp):
+            check.number("gradient_steps", min(steps.start, steps.end), least=1)
+            options["gradient_steps"] = round(steps.end)
+        return options
+
+    def build(self, input_dim: int) -> SlotAttention:
+        """The module, for inputs of this width. Raises ValueError as `SlotAttention` does."""
+        module = SlotAttention(input_dim, **self.options())
         module.config = self
         return module

@@ -16,7 +16,7 @@ an equal share; there, when it is used less than once per call, which at small b
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib import check
-from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
-from slotlib.decoders import SeparableDecoder
+from slotlib import arguments, check, metrics
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder, WithSlots, checked
+from slotlib.decoders import SeparableDecoder, ends
 from slotlib.likelihoods import compose
 from slotlib.model import Draws, Ramp, Scenes
 from slotlib.slot_attention import AttentionConfig, Prepared, SlotAttention, SlotHistory
@@ -68,6 +68,7 @@ class QuantisedAttentionConfig(AttentionConfig):
             input_dim,
             self.quantizer.build(self.slot_dim),
             mixing=self.mixing,
+            quantise=bool(round(ends(self.quantise)[1])),
             search_iterations=self.search_iterations,
             **options,
         )
@@ -94,22 +95,28 @@ class QuantisedSlotAttention(SlotAttention):
     Args:
         quantizer: says how many blocks there are. Its width is the slots'.
         mixing: let GRU and MLP mix the blocks, as in plain slot attention.
+        quantise: False leaves all iterations continuous, until this attribute is True.
         search_iterations: so many first iterations stay continuous, but for the last of all, which never does.
         options: all else as `SlotAttention`.
 
     Raises ValueError for `search_iterations` below 0.
     """
 
-    quantise: bool = True
     readable = *SlotAttention.readable, BlockGRUCell
 
     def __init__(
-        self, input_dim: int, quantizer: Quantizer, *, mixing: bool = False, search_iterations: int = 0, **options: Any
+        self,
+        input_dim: int,
+        quantizer: Quantizer,
+        *,
+        mixing: bool = False,
+        quantise: bool = True,
+        search_iterations: int = 0,
+        **options: Any,
     ):
         super().__init__(input_dim, **{"slot_dim": quantizer.dim, **options})
-        if search_iterations < 0:
-            raise ValueError(f"search_iterations must be at least 0, got {search_iterations}")
-        self.quantizer, self.search_iterations = quantizer, search_iterations
+        check.whole("search_iterations", search_iterations, least=0)
+        self.quantizer, self.quantise, self.search_iterations = quantizer, quantise, search_iterations
         if not mixing:
             blocks, hidden = quantizer.num_blocks, self.mlp[0].out_features
             self.gru = BlockGRUCell(self.slot_dim, blocks)
@@ -147,7 +154,7 @@ class QuantisedSlotAttention(SlotAttention):
     ) -> QuantisedSlots:
         """Bind `inputs` to slots made of codes; see `SlotAttention.forward`. `draws` is for quantisers that draw codes
         at random; without, they draw with `generator`."""
-        prepared, draws = self.prepare(inputs, mask), draws or Draws(generator)
+        prepared, draws = self.prepare(inputs, mask), arguments.draws(draws or Draws(generator))
         slots = self.start(inputs.shape[0], num_slots, slots, generator)
         iterations = self.num_iterations if num_iterations is None else num_iterations
         check.whole("num_iterations", iterations)
@@ -168,9 +175,8 @@ class QuantisedSlotAttention(SlotAttention):
         # Without a gradient through the search, what comes back to its end goes straight to its start.
         begin = found.slots if self.gradient == "unrolled" else found.slots + slots - slots.detach()
         output = self.iterate(prepared, begin, iterations - search, step, return_history)
-        history = None
-        if return_history:
-            first, then = found.history, output.history
+        history, first, then = None, found.history, output.history
+        if first and then:
             history = SlotHistory(
                 torch.cat([first.slots, then.slots[1:]]),
                 torch.cat([first.attention, then.attention]),
@@ -208,17 +214,6 @@ class SVQOutput(NamedTuple):
     slots are continuous."""
 
 
-class Drawn(NamedTuple):
-    """A scene as a decoder draws it from codes alone. What is said of single slots is None where a decoder does not
-    draw them one by one."""
-
-    image: Float[Tensor, "batch 3 height width"]
-    slot_images: Float[Tensor, "batch slots 3 height width"] | None = None
-    masks: Float[Tensor, "batch slots height width"] | None = None
-    logits: Float[Tensor, "batch slots height width"] | None = None
-    """Of the masks."""
-
-
 def mean_cost(iterations: Sequence[Quantised]) -> Float[Tensor, ""]:
     """The quantiser's loss, averaged over the iterations that carry a gradient; 0 without."""
     costs = [each.loss for each in iterations if each.values.requires_grad]
@@ -231,43 +226,70 @@ def last_error(bound: QuantisedSlots, blocks: int) -> Float[Tensor, "blocks"]:
     return bound.quantised[-1].error if bound.quantised else missing
 
 
-def summarised_codes(columns: Mapping[str, Tensor], num_codes: int) -> dict[str, float]:
-    """Of all scenes' `codes` and `quantisation_error`: how codes are used, and the error, block by block and in the
-    mean; NaN while they are not in use yet."""
-    error = columns["quantisation_error"].mean(dim=0)
-    # While slots are continuous the codes that lie closest mean nothing.
-    usage = use(columns["codes"], num_codes)._asdict()
-    blocks = {name: torch.where(error.isnan(), error, each) for name, each in usage.items()}
-    scores = {}
-    for name, each in {**blocks, "quantisation_error": error}.items():
-        scores |= {name: each.mean().item(), **{f"{name}_{i}": one.item() for i, one in enumerate(each)}}
-    return scores
+class Drawn(NamedTuple):
+    """A scene as a decoder draws it from codes alone. What is said of single slots is None where a decoder does not
+    draw them one by one."""
+
+    image: Float[Tensor, "batch 3 height width"]
+    slot_images: Float[Tensor, "batch slots 3 height width"] | None = None
+    masks: Float[Tensor, "batch slots height width"] | None = None
+    logits: Float[Tensor, "batch slots height width"] | None = None
+    """Of the masks."""
 
 
-class SVQAutoencoder(SlotAutoencoder):
-    """A `SlotAutoencoder` whose slots are codes; `slotlib.prior` learns which go together.
+class Tokeniser:
+    """Of a `Model`: its latents are codes. It makes texts of images, which a prior can learn (`slotlib.prior` asks no
+    more of it than is said here), and images of texts."""
 
-    Raises ValueError for a configuration that cannot be built, naming the field.
-    """
+    config: Any
+    quantizer: Quantizer
+    is_set: bool
+    """Whether the places are a set, without an order of their own."""
+    __call__: Callable[..., Any]
 
-    config: SVQConfig
+    @property
+    def places(self) -> int:
+        """Rows in a scene's codes: slots, or patches."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how long its texts are")
+
+    def tokenise(
+        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
+    ) -> Int[Tensor, "batch places blocks"]:
+        """The codes of images; of several random starts, those that draw best."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it reads images")
+
+    def decode(self, codes: Int[Tensor, "batch places blocks"]) -> Drawn:
+        """Draw scenes from codes. Raises ValueError for codes of another shape, type or range."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it draws codes")
+
+    def update(self, draws: Draws) -> None:
+        """What the codebooks learn without gradients."""
+        self.quantizer.update(draws.generator)
+
+    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
+        """Means; of codes, how they are used and their error, block by block and in the mean; NaN while they are not in
+        use yet."""
+        others = {name: column for name, column in columns.items() if name not in ("codes", "quantisation_error")}
+        error = columns["quantisation_error"].mean(dim=0)
+        # While slots are continuous the codes that lie closest mean nothing.
+        usage = use(columns["codes"], self.quantizer.num_codes)._asdict()
+        blocks = {name: torch.where(error.isnan(), error, each) for name, each in usage.items()}
+        scores = super().summarise(others)  # pyright: ignore[reportAttributeAccessIssue]  # the model's
+        for name, each in {**blocks, "quantisation_error": error}.items():
+            scores |= {name: each.mean().item(), **{f"{name}_{i}": one.item() for i, one in enumerate(each)}}
+        return scores
+
+
+def code_columns(codes: Int[Tensor, "batch places blocks"], error: Float[Tensor, "blocks"]) -> dict[str, Tensor]:
+    """What a tokeniser's `judge` says of codes, scene by scene."""
+    return {"codes": codes, "quantisation_error": error.expand(len(codes), -1)}
+
+
+class WithCodedSlots(Tokeniser, WithSlots):
+    """Of a `Model`: it takes images apart into slots that are codes."""
+
     slot_attention: QuantisedSlotAttention
     is_set = True
-    """The order of a scene's codes, slot by slot, says nothing."""
-
-    def __init__(self, config: SVQConfig):
-        super().__init__(config)
-        blocks = self.quantizer.num_blocks
-        if config.colour_lead < 0 or (config.colour_lead and self._colour_blocks() < 2):
-            raise ValueError(
-                "colour_lead must be 0, or above 0 with a decoder that reads colours from at least two of "
-                f"{blocks} blocks (colour_dims), got {config.colour_lead}"
-            )
-
-    def _colour_blocks(self) -> int:
-        """How many blocks the decoder reads colours from; 0: all."""
-        width = self.config.attention.slot_dim // self.quantizer.num_blocks
-        return self.decoder.colour_dims // width if isinstance(self.decoder, SeparableDecoder) else 0
 
     @property
     def quantizer(self) -> Quantizer:
@@ -276,17 +298,48 @@ class SVQAutoencoder(SlotAutoencoder):
     @property
     def places(self) -> int:
         """Slots in a scene's text."""
-        return self.config.attention.num_slots
+        return self.slot_attention.num_slots
 
-    def bind(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> QuantisedSlots:
-        draws = draws or Draws()
-        features = self.encode(images).flatten(1, 2)
-        start = self.slot_attention.initial_slots(draws.whole(len(images)), generator=draws.generator)
-        return self.slot_attention(features, slots=draws.share(start), draws=draws)
+    def attend(
+        self,
+        inputs: Float[Tensor, "batch inputs dim"],
+        start: Float[Tensor, "batch slots slot_dim"],
+        num_iterations: int | None,
+        draws: Draws,
+    ) -> QuantisedSlots:
+        return self.slot_attention(inputs, None, num_iterations, start, draws=draws)
+
+    def scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
+        """As of any masks, and `code_columns`."""
+        return {**super().scores(scenes, output), **code_columns(output.codes, output.error)}
+
+
+class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
+    """A `SlotAutoencoder` whose slots are codes; `slotlib.prior` learns which go together.
+
+    Raises ValueError for a configuration that cannot be built, naming the field.
+    """
+
+    config: SVQConfig
+
+    def __init__(self, config: SVQConfig):
+        super().__init__(checked(config, SVQConfig))
+        check.number("colour_lead", config.colour_lead)
+        if config.colour_lead and self._colour_blocks() < 2:
+            raise ValueError(
+                "colour_lead needs a decoder that reads colours from at least two of "
+                f"{self.quantizer.num_blocks} blocks (colour_dims), got {config.colour_lead}"
+            )
+
+    def _colour_blocks(self) -> int:
+        """How many blocks the decoder reads colours from; 0: all."""
+        width = self.quantizer.dim // self.quantizer.num_blocks
+        return self.decoder.colour_dims // width if isinstance(self.decoder, SeparableDecoder) else 0
 
     def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
         """The autoencoder's loss; the quantiser's, averaged over the iterations that carry a gradient; `lead_cost`."""
-        bound = self.bind(images, draws)
+        draws = arguments.draws(draws)
+        bound = self.bind(self.encode(images), draws)
         loss = self.drawing_loss(bound.slots, images, draws) + mean_cost(bound.quantised)
         if self.config.colour_lead and bound.quantised:
             loss = loss + self.config.colour_lead * self.lead_cost(bound.slots)
@@ -295,14 +348,11 @@ class SVQAutoencoder(SlotAutoencoder):
     def lead_cost(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, ""]:
         """The mean squared difference between colours painted from the first block alone, the others being 0, and from
         all blocks for colour. No gradient goes through the latter: they are what the first block is to follow."""
+        decoder: Any = self.decoder
         number = torch.arange(slots.shape[-1], device=slots.device)
         width = slots.shape[-1] // self.quantizer.num_blocks
-        first, every = (slots.masked_fill(number >= dims, 0) for dims in (width, self.decoder.colour_dims))
-        return F.mse_loss(self.decoder.slot_colour(first), self.decoder.slot_colour(every).detach())
-
-    def update(self, draws: Draws) -> None:
-        """What the codebooks learn without gradients."""
-        self.quantizer.update(draws.generator)
+        first, every = (slots.masked_fill(number >= dims, 0) for dims in (width, decoder.colour_dims))
+        return F.mse_loss(decoder.slot_colour(first), decoder.slot_colour(every).detach())
 
     def forward(
         self,
@@ -313,18 +363,19 @@ class SVQAutoencoder(SlotAutoencoder):
         generator: torch.Generator | None = None,
     ) -> SVQOutput:
         """Take images apart into codes and put them together again; see `SlotAutoencoder.forward`."""
-        return self._described(images, num_slots, num_iterations, restarts, Draws(generator))
+        return self._described(images, Draws(generator), num_slots, num_iterations, restarts)
 
     def _described(
         self,
         images: Float[Tensor, "batch 3 height width"],
-        num_slots: int | None,
-        num_iterations: int | None,
-        restarts: int,
         draws: Draws,
+        num_slots: int | None = None,
+        num_iterations: int | None = None,
+        restarts: int = 1,
     ) -> SVQOutput:
-        bound, grid = self._bind_again(images, num_slots, num_iterations, restarts, draws)
-        output = self._drawn(images, bound, grid, restarts)
+        features = self.encode(images)
+        bound = self.bind(features, draws, num_slots, num_iterations, restarts)
+        output = self.drawn(images, bound, features.shape[1:3], restarts)
         error = last_error(bound, self.quantizer.num_blocks)
         return SVQOutput(**output._asdict(), codes=self.quantizer.nearest(output.slots), error=error)
 
@@ -332,29 +383,20 @@ class SVQAutoencoder(SlotAutoencoder):
     def tokenise(
         self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
     ) -> Int[Tensor, "batch slots blocks"]:
-        """The codes of images, of several random starts those that draw best."""
-        return self._described(images, None, None, restarts, draws or Draws()).codes
+        return self._described(images, arguments.draws(draws), restarts=restarts).codes
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
-        """Draw scenes from codes. Raises ValueError for codes of another shape, type or range."""
+        arguments.tensor("codes", codes, "integers", f"batch slots blocks={self.quantizer.num_blocks}")
         drawing = self.decoder(self.quantizer.decode(codes))
         picture, masks = compose(drawing)
         colours = ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:])
         return Drawn((picture + 1) / 2, colours, masks, drawing.logits)
 
-    def _scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
-        error = output.error.expand(len(output.codes), -1)
-        return {**super()._scores(scenes, output), "codes": output.codes, "quantisation_error": error}
-
-    def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
-        """Means, and how codes are used."""
-        of_images = {name: each for name, each in columns.items() if name not in ("codes", "quantisation_error")}
-        return {**super().summarise(of_images), **summarised_codes(columns, self.quantizer.num_codes)}
-
 
 def pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor, "batch slots"]:
-    """How many pixels each slot owns."""
+    """How many pixels each slot owns, by argmax."""
+    arguments.tensor("masks", masks, "floating point", "batch slots height width")
     return F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
 
 
@@ -363,7 +405,7 @@ def pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor
 
 @torch.no_grad()
 def exchange_effects(
-    model: SVQAutoencoder,
+    model: Tokeniser,
     images: Float[Tensor, "batch 3 height width"],
     least: int = 20,
     generator: torch.Generator | None = None,
@@ -373,12 +415,19 @@ def exchange_effects(
 
     In every scene one slot that owns at least `least` pixels is drawn with each code in each of its blocks. Blocks ×
     codes × batch drawings, about a minute for 100 scenes, 16 blocks and 16 codes on one CPU core.
+
+    Raises ValueError for a model whose codes are not of slots, or an image in which no slot owns so many pixels.
     """
+    if not (isinstance(model, Tokeniser) and model.is_set):
+        raise ValueError(f"model must be one whose slots are codes, got a {type(model).__name__}")
+    check.whole("least", least, least=0)
     output = model(images, generator=generator)
     blocks, size = model.quantizer.num_blocks, model.quantizer.num_codes
-    owned = pixels_owned(output.masks)
+    large = pixels_owned(output.masks) >= least
+    if not large.any(dim=1).all():
+        raise ValueError(f"least must be few enough pixels that a slot in every image owns them, got {least}")
     where = "cpu" if generator is None else generator.device
-    slot = torch.multinomial((owned >= least).float().to(where), 1, generator=generator)[:, 0].to(images.device)
+    slot = torch.multinomial(large.float().to(where), 1, generator=generator)[:, 0].to(images.device)
     scene = torch.arange(len(images), device=images.device)
     drawn = model.decode(output.codes).image
     total, tried = torch.zeros(2, blocks, size, size, device=images.device)
@@ -394,7 +443,7 @@ def exchange_effects(
 
 
 def merge_synonyms(
-    model: SVQAutoencoder,
+    model: Tokeniser,
     images: Float[Tensor, "batch 3 height width"],
     share: float = 0.05,
     generator: torch.Generator | None = None,
@@ -408,10 +457,11 @@ def merge_synonyms(
     learns.
 
     Returns the groups of every block, of one code or more. Raises ValueError for a quantiser without a codebook per
-    block.
+    block, and as `exchange_effects`.
     """
     from sklearn.cluster import AgglomerativeClustering
 
+    check.number("share", share)
     if not isinstance(model.quantizer, VectorQuantizer) or model.quantizer.shared:
         raise ValueError("only codes of a VectorQuantizer with a codebook per block can be merged")
     words = []
@@ -422,8 +472,12 @@ def merge_synonyms(
             continue
         apart = effect[~torch.eye(size, dtype=torch.bool)].nanmedian()
         distance = effect.nan_to_num(math.inf).clamp(max=1e3 * apart).fill_diagonal_(0)
+        threshold = float(share * apart)
         label = AgglomerativeClustering(
-            None, metric="precomputed", linkage="complete", distance_threshold=float(share * apart)
+            None,  # pyright: ignore[reportArgumentType]  # as many as the threshold makes
+            metric="precomputed",
+            linkage="complete",
+            distance_threshold=threshold,
         ).fit_predict(distance.numpy())
         groups = [[code for code in range(size) if label[code] == n] for n in range(label.max() + 1)]
         for group in groups:
@@ -439,7 +493,12 @@ def merge_synonyms(
 def swap(
     codes: Int[Tensor, "batch slots blocks"], block: int, first: int, second: int
 ) -> Int[Tensor, "batch slots blocks"]:
-    """The same scenes after two slots have exchanged one block."""
+    """The same scenes after two slots have exchanged one block. Raises ValueError where there are no such."""
+    arguments.tensor("codes", codes, "integers", "batch slots blocks")
+    for name, index, count in (("block", block, 2), ("first", first, 1), ("second", second, 1)):
+        check.whole(name, index, least=0)
+        if index >= codes.shape[count]:
+            raise ValueError(f"{name} must be below {codes.shape[count]}, got {index}")
     swapped = codes.clone()
     swapped[:, [first, second], block] = codes[:, [second, first], block]
     return swapped
@@ -447,6 +506,7 @@ def swap(
 
 def count_objects(masks: Float[Tensor, "batch slots height width"], least: int = 20) -> Int[Tensor, "batch"]:
     """Slots that own at least `least` pixels, but for the largest of them, the background."""
+    check.whole("least", least, least=0)
     return (pixels_owned(masks) >= least).sum(dim=1) - 1
 
 
@@ -472,13 +532,12 @@ def objects_found(
         overlap: objects that no slot covers with at least this intersection over union are left out.
         generator: the source of the slots' initial noise.
     """
+    check.number("overlap", overlap)
     output = model(scenes["image"], generator=generator)
-    found = F.one_hot(output.masks.argmax(dim=1), output.masks.shape[1]).flatten(1, 2).float()
     present = scenes["objects"]["present"]
-    true = F.one_hot(scenes["mask"].long(), present.shape[1] + 1)[..., 1:].flatten(1, 2).float()
-    both = true.mT @ found  # [batch, objects, slots]
-    union = true.sum(dim=1).unsqueeze(2) + found.sum(dim=1).unsqueeze(1) - both
-    best, slot = (both / union.clamp(min=1)).max(dim=2)
+    # An object's label is one more than its number: 0 is the background.
+    iou = metrics.intersection_over_union(scenes["mask"], output.masks.argmax(dim=1))[:, 1:]
+    best, slot = F.pad(iou, (0, 0, 0, present.shape[1] - iou.shape[1])).max(dim=2)
     kept = present & (best >= overlap)
     codes, slots = (
         None if each is None else each.gather(1, slot.unsqueeze(2).expand(-1, -1, each.shape[2]))[kept]
@@ -498,6 +557,9 @@ def information(objects: Objects, bins: int = 8) -> dict[str, list[float]]:
 
     Raises ValueError if there are no objects, or no codes.
     """
+    if not isinstance(objects, Objects):
+        raise ValueError(f"objects must be what objects_found returns, got {check.described(objects)}")
+    check.whole("bins", bins)
     from sklearn.cluster import KMeans
     from sklearn.metrics import normalized_mutual_info_score
 
@@ -508,7 +570,8 @@ def information(objects: Objects, bins: int = 8) -> dict[str, list[float]]:
     for name, values in objects.properties.items():
         values = values.cpu().contiguous()
         if values.ndim > 1:
-            values = torch.from_numpy(KMeans(bins, n_init=4, random_state=0).fit_predict(values.numpy()))
+            clusters = KMeans(bins, n_init=4, random_state=0)  # pyright: ignore[reportArgumentType]
+            values = torch.from_numpy(clusters.fit_predict(values.numpy()))
         elif values.is_floating_point():
             edges = values.quantile(torch.linspace(0, 1, bins + 1, dtype=values.dtype)[1:-1])
             values = torch.bucketize(values, edges)

@@ -15,13 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slotlib import zoo
+from slotlib import checkpoint
 from slotlib.course import cores
-from slotlib.training import Config
+from slotlib.training import FREE, Config, another_run, differences
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +62,15 @@ class Row(NamedTuple):
 
 def _finished(run: Run) -> dict[str, Any] | None:
     """The card of a finished run; None before. Raises ValueError if the folder holds another run's model."""
-    path = run.folder / "model.json"
-    if not path.exists():
+    card, states = run.folder / "model.json", checkpoint.steps_saved(run.folder)
+    if not (card.exists() and states):
         return None
-    card = json.loads(path.read_text(encoding="utf-8"))
-    asked = {"configuration": run.config.model, "dataset": run.config.data, "training": run.config.train}
-    if any(card[part] != json.loads(json.dumps(asdict(fields))) for part, fields in asked.items()):
-        raise ValueError(f"{run.folder} holds a run of another configuration; choose another folder for the sweep")
-    return card
+    before = json.loads(states[-1].read_text(encoding="utf-8"))["configuration"]
+    changed = differences(before, run.config.plain())
+    # One that stopped elsewhere has not come to its end, though it could go on.
+    if others := {name: pair for name, pair in changed.items() if name not in FREE - {"train.stop_at"}}:
+        raise another_run(run.folder, others)
+    return json.loads(card.read_text(encoding="utf-8"))
 
 
 def _result(run: Run, status: int | None = None) -> Result:
@@ -84,7 +84,7 @@ def _result(run: Run, status: int | None = None) -> Result:
 
 
 def _start(run: Run) -> subprocess.Popen:
-    zoo.writable_folder(run.folder)
+    checkpoint.writable_folder(run.folder)
     command = [sys.executable, "-m", "slotlib", "train", *run.arguments, f"--folder={run.folder}"]
     with (run.folder / "output.txt").open("wb") as output:
         return subprocess.Popen(
@@ -139,7 +139,7 @@ def table(results: Iterable[Result], score: str) -> list[Row]:
     lines = []
     for value, seeds in rows.items():
         scores = [score for score in seeds.values() if score is not None]
-        spread = (statistics.median(scores), min(scores), max(scores)) if scores else (None,) * 3
+        spread = (statistics.median(scores), min(scores), max(scores)) if scores else (None, None, None)
         lines.append(Row(value, *spread, seeds, len(seeds) - len(scores)))
     return lines
 
@@ -153,10 +153,10 @@ def write(results: Sequence[Result], folder: Path, score: str) -> None:
     for result in results:
         metrics = [result.metrics.get(name, "") for name in columns]
         lines.writerow([result.folder, result.value, result.seed, *metrics, result.error])
-    zoo.write(folder / "sweep.csv", text.getvalue().encode())
+    checkpoint.write(folder / "sweep.csv", text.getvalue().encode())
     content = {
         "score": score,
         "table": [row._asdict() for row in table(results, score)],
         "runs": [result._asdict() for result in results],
     }
-    zoo.write(folder / "sweep.json", (json.dumps(content, indent=2) + "\n").encode())
+    checkpoint.write(folder / "sweep.json", (json.dumps(content, indent=2) + "\n").encode())

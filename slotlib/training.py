@@ -11,7 +11,6 @@ one after another (`accumulate`), take the steps that one process with the whole
 """
 
 import hashlib
-import json
 import logging
 import math
 import platform
@@ -72,6 +71,7 @@ class TrainConfig:
     """How to train. Defaults are the paper's (Locatello et al., 2020, appendix E.3)."""
 
     steps: int = 500_000
+    """Updates of the weights."""
     minutes: float = 0.0
     """Train for this many minutes instead of `steps` steps, evaluation and saving included; 0: by steps. The schedule
     then follows the time, and its step counts are understood as parts of `steps`: see `schedule_position`."""
@@ -82,15 +82,18 @@ class TrainConfig:
     accumulate: int = 1
     """Parts in which each device works through its share of a batch, to save memory; the step is the same."""
     seed: int = 0
+    """Of initial weights, scenes and noise."""
     start_from: str = ""
     """A checkpoint, shipped or a path, whose weights a new run starts with where name and shape agree: of an
     autoencoder a set predictor takes the encoder and slot attention."""
     start_parts: list[str] = field(default_factory=list)
     """Take over only weights whose names begin with one of these, such as ["encoder"]; empty: all."""
     lr: float = 4e-4
+    """Of Adam, before warm-up and decay."""
     warmup_steps: int = 10_000
     """The learning rate rises linearly to `lr`, times the decay, which runs from step 0."""
     decay: Literal["halving", "cosine", "constant"] = "halving"
+    """How the learning rate falls: by half every `halving_steps`, along a cosine to 0 at the end, or not at all."""
     halving_steps: int = 100_000
     """Steps in which the learning rate halves (decay="halving")."""
     clip: float = 0.0
@@ -98,7 +101,9 @@ class TrainConfig:
     eval_every: int = 5_000
     """Steps between evaluations; the last step is always evaluated. Like the next ones, really steps, not time."""
     eval_images: int = 320
+    """Held-out scenes to score."""
     log_every: int = 100
+    """Steps between rows of the log."""
     save_every: int = 5_000
     """Steps between checkpoints of the whole training state; the last step is always saved."""
     workers: int = 0
@@ -106,7 +111,9 @@ class TrainConfig:
     accelerator: str = "auto"
     """What Lightning Fabric calls it: auto, cpu, cuda, mps."""
     devices: int = 1
+    """How many to share each batch among."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """What Lightning Fabric calls it."""
     compile: bool = False
     """Compile the loss (torch.compile). Takes a minute or so, at each jump of a ramp again."""
 
@@ -135,8 +142,8 @@ class Config:
         kind = Model.defined_by(self.model)
         return {
             "model": {"class_path": configuration.path(kind), "init_args": configuration.plain(self.model)},
-            "data": asdict(self.data),
-            "train": asdict(self.train),
+            "data": configuration.plain(self.data),
+            "train": configuration.plain(self.train),
         }
 
 
@@ -205,27 +212,24 @@ def _batches(
             for index in order:
                 yield tuple(tensor[index] for tensor in kept)
             return
-    for batch in _drawn(scenes, order, config, fabric):
-        inputs = tuple(tensor.contiguous().to(fabric.device) for tensor in model.inputs(batch))
+    for batch in _drawn(scenes, order, config, fabric.device):
+        inputs = tuple(tensor.contiguous().to(fabric.device, non_blocking=True) for tensor in model.inputs(batch))
         # A generator of its own: what the loss draws in this step must not be the same numbers.
         kept = model.kept(*inputs, draws=Draws(step_generator(options.seed, -1 - step), *share))
         yield inputs if kept is None else kept
         step += 1
 
 
-def _drawn(scenes: Source, order: Iterator[list[int]], config: Config, fabric: "Fabric") -> Iterator[data.Batch]:
-    """Batches of scenes in this order."""
+def _drawn(scenes: Source, order: Iterator[list[int]], config: Config, device: torch.device) -> Iterator[data.Batch]:
+    """Batches of scenes in this order, for `device`."""
+    cuda = device.type == "cuda"
     if config.train.workers and not config.data.keep:
-        # From pinned memory Fabric copies to a GPU without waiting.
-        loader = DataLoader(
-            scenes, batch_sampler=order, num_workers=config.train.workers, pin_memory=fabric.device.type == "cuda"
-        )
-        yield from fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+        # From pinned memory batches are copied to a GPU without waiting.
+        yield from DataLoader(scenes, batch_sampler=order, num_workers=config.train.workers, pin_memory=cuda)
         return
     # On a GPU generated scenes are drawn there, and never cross from the processor's memory.
-    where = fabric.device if fabric.device.type == "cuda" else torch.device("cpu")
     for index in order:
-        yield scenes.batch(index, where)
+        yield scenes.batch(index, device if cuda else "cpu")
 
 
 def _computed_once(model: Model, scenes: Source, seed: int, progress: bool) -> tuple[Tensor, ...] | None:
@@ -291,24 +295,23 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return found
 
 
-def _check_same(folder: Path, card: Mapping[str, Any], config: Config, scenes: Source) -> None:
+def _check_same(folder: Path, card: Mapping[str, Any], config: Config, scenes: Source, model: Model) -> None:
     """Raises ValueError naming the fields in which a run that lies in `folder` was another one."""
-    now = json.loads(json.dumps(config.plain()))  # tuples come back as lists
+    now = config.plain()
     changed = {name: pair for name, pair in differences(card["configuration"], now).items() if name not in FREE}
-    if "data.name" in changed and card["scenes"] == fingerprint(scenes):
+    if "data.name" in changed and card.get("scenes") == fingerprint(scenes):
         del changed["data.name"]  # the same files, in another place
     # More steps are the same run as far as the schedule does not depend on how many there are.
-    if "train.steps" in changed and config.train.decay != "cosine" and not _has_ramp(now["model"]):
-        del changed["train.steps"]
+    if not (config.train.minutes or config.train.decay == "cosine" or model.has_schedule):
+        changed.pop("train.steps", None)
     if changed:
-        said = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
-        raise ValueError(f"{folder} holds a run of another configuration; choose another folder ({said})")
+        raise another_run(folder, changed)
 
 
-def _has_ramp(plain: Any) -> bool:
-    if isinstance(plain, Mapping):
-        return "after" in plain or any(map(_has_ramp, plain.values()))
-    return isinstance(plain, list) and any(map(_has_ramp, plain))
+def another_run(folder: Path, changed: Mapping[str, tuple[Any, Any]]) -> ValueError:
+    """The refusal of a folder whose run differs in these fields."""
+    said = "; ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in changed.items())
+    return ValueError(f"{folder} holds a run of another configuration; choose another folder ({said})")
 
 
 # --- the loop ---
@@ -335,7 +338,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     """
     from lightning_fabric import Fabric  # slow to import
 
-    options, folder = config.train, checkpoint.writable_folder(folder)
+    options, folder = config.train, Path(folder)
     end = options.stop_at or options.steps
     try:
         fabric = Fabric(
@@ -361,15 +364,15 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     scenes, held_out = data.held_out(
         config.data.name, config.data.size, options.eval_images, options.seed, **config.data.options
     )
-    step, seconds, before = 0, 0.0, []
-    saved = checkpoint.steps_saved(folder)
+    step, seconds, reached, before = 0, 0.0, 0.0, []
+    saved = checkpoint.steps_saved(checkpoint.writable_folder(folder))  # nothing is written for what does not fit
     if saved:
         if not resume:
             raise FileExistsError(f"{folder} already holds a run; choose another folder or resume it")
         state, card = checkpoint.load_tensors(saved[-1])
-        _check_same(folder, card, config, scenes)
+        _check_same(folder, card, config, scenes, network)
         checkpoint.restore_state(state, network, optimizer)
-        step, seconds, before = card["step"], card["seconds"], card["before"]
+        step, seconds, reached, before = (card[name] for name in ("step", "seconds", "progress", "before"))
         logger.info("resuming %s at step %d", folder, step)
     elif options.start_from:
         before = _start_from(network, options.start_from, options.start_parts)
@@ -377,11 +380,12 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     model.mark_forward_method("loss")
     if options.compile:
         network.loss = torch.compile(network.loss)
+    network.at(reached)
     if not saved:
-        network.at(0.0)
         some = each(scenes.batch(range(min(100, len(scenes)))), lambda tensor: tensor.to(fabric.device))
         network.prepare(some, Draws(step_generator(options.seed, 0)))
     batches = _batches(network, scenes, step, config, fabric, progress)
+    log = None
     if fabric.is_global_zero:
         log = Log(folder, ("loss", "lr", "grad_norm", *_measures(network, held_out)), step)
     warned: Mapping[str, str] = {}
@@ -399,7 +403,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         lr = learning_rate(position, options)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        network.at(position / options.steps)
+        reached = position / options.steps
+        network.at(reached)
         optimizer.zero_grad()
         values = {"loss": _backward(fabric, model, batch, step, options), "lr": lr}
         if options.clip:
@@ -424,7 +429,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         values = {name: float(value) for name, value in values.items()}
         if not math.isfinite(values["loss"]):
             raise ValueError(f"the loss is {values['loss']} at step {step}; try a lower learning rate or clip=1")
-        if not fabric.is_global_zero:
+        if log is None:  # the first process says and saves it all
             continue
 
         # Look.
@@ -445,6 +450,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             log.flush()
             card = {
                 "seconds": time.perf_counter() - started,
+                "progress": reached,
                 "before": before,
                 "configuration": config.plain(),
                 "scenes": fingerprint(scenes),
@@ -456,15 +462,16 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         logger.warning("%d scenes of %s could not be read and were skipped", skipped, config.data.name)
     network.__dict__.pop("loss", None)  # the compiled one, if any
     network.eval()
-    if fabric.is_global_zero:
+    if log is not None:
         log.close()
         checkpoint.save(
             network,
             folder / "model",
             {
-                "progress": min(1.0, position / options.steps),
+                "progress": reached,
                 "dataset": asdict(config.data),
                 "training": asdict(options),
+                "scenes": fingerprint(scenes),
                 **({"before": before} if before else {}),
                 "metrics": [measured(network, held_out, options.eval_images)],
                 "wall_seconds": round(time.perf_counter() - started, 1),
@@ -477,7 +484,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
 
 
 def _start_from(model: Model, name: str, parts: list[str]) -> list[dict[str, Any]]:
-    """Take over another model's weights. Returns how they were trained, stage by stage. Raises ValueError if none fit."""
+    """Take over another model's weights. Returns how they were trained, by stages. Raises ValueError if none fit."""
     source = zoo.load(name)
     shared = model.start_from(source, parts)
     if not shared:

@@ -18,7 +18,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from slotlib import arguments, check
 from slotlib.model import Draws
+
+Learn = Literal["ema", "loss"]
 
 # --- quantisers ---
 
@@ -33,7 +36,11 @@ class Use(NamedTuple):
 
 
 def use(indices: Int[Tensor, "*batch blocks"], num_codes: int) -> Use:
-    """How often codes occur in `indices`, each below `num_codes`."""
+    """How often codes occur in `indices`. Raises ValueError unless they are below `num_codes`, and some."""
+    check.whole("num_codes", num_codes)
+    arguments.codes("indices", indices, "... blocks", num_codes)
+    if not indices.numel():
+        raise ValueError(f"indices must be some, got {list(indices.shape)}")
     flat = indices.flatten(0, -2).T
     counts = torch.zeros(len(flat), num_codes, device=flat.device).scatter_add_(1, flat, torch.ones_like(flat).float())
     share = counts / counts.sum(dim=1, keepdim=True)
@@ -66,39 +73,31 @@ class Quantizer(nn.Module):
     def __init__(self, dim: int, num_codes: int, num_blocks: int):
         super().__init__()
         for name, size in dict(dim=dim, num_codes=num_codes, num_blocks=num_blocks).items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+            check.whole(name, size)
         if dim % num_blocks:
             raise ValueError(f"num_blocks must divide dim, got dim={dim} and num_blocks={num_blocks}")
         self.dim, self.num_codes, self.num_blocks = dim, num_codes, num_blocks
 
     def _blocks(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "blocks points block_dim"]:
         """Every block's points, in float32 or wider. Raises ValueError for another width, integers or NaN."""
-        if x.ndim < 1 or x.shape[-1] != self.dim or not x.is_floating_point():
-            raise ValueError(f"vectors must be floating point [..., dim={self.dim}], got {x.dtype} {list(x.shape)}")
+        arguments.tensor("vectors", x, "floating point", f"... dim={self.dim}")
         x = x.to(torch.promote_types(x.dtype, torch.float32))
-        if not torch.compiler.is_compiling() and not x.detach().sum().isfinite():
+        if not check.holds(x.detach().sum().isfinite(), otherwise=True):
             raise ValueError("vectors must be finite, got NaN or infinite values; did the loss explode?")
         return x.reshape(-1, self.num_blocks, self.dim // self.num_blocks).transpose(0, 1)
 
     def decode(self, indices: Int[Tensor, "*batch blocks"]) -> Float[Tensor, "*batch dim"]:
         """The values that codes stand for. Raises ValueError for codes of another shape, type or range."""
-        if indices.shape[-1:] != (self.num_blocks,) or indices.is_floating_point():
-            raise ValueError(
-                f"codes must be integers [..., blocks={self.num_blocks}], got {indices.dtype} {list(indices.shape)}"
-            )
-        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < self.num_codes:
-            raise ValueError(
-                f"codes must be within 0 and {self.num_codes - 1}, got {int(indices.min())} to {int(indices.max())}"
-            )
+        arguments.codes("codes", indices, f"... blocks={self.num_blocks}", self.num_codes)
         block = torch.arange(self.num_blocks, device=indices.device)
         return self.codebook.expand(self.num_blocks, -1, -1)[block, indices].flatten(-2)
 
     @torch.no_grad()
     def nearest(self, x: Float[Tensor, "*batch dim"]) -> Int[Tensor, "*batch blocks"]:
         """The codes whose values lie closest to `x`. Raises ValueError as `forward`."""
-        with torch.autocast(x.device.type, enabled=False):
-            return nearest(self._blocks(x), self.codebook).T.view(*x.shape[:-1], self.num_blocks)
+        blocks = self._blocks(x)
+        with torch.autocast(blocks.device.type, enabled=False):
+            return nearest(blocks, self.codebook).T.view(*x.shape[:-1], self.num_blocks)
 
     def update(self, generator: torch.Generator | None = None) -> None:
         """Learn what gradients do not teach; to be called after every optimiser step."""
@@ -202,6 +201,11 @@ class VectorQuantizer(Quantizer):
     Raises ValueError for a size below 1, blocks that do not divide `dim`, or a weight out of range.
     """
 
+    counts: Tensor
+    """How often each code of each book was chosen, as a running mean."""
+    sums: Tensor
+    """Of the vectors it was chosen for."""
+
     def __init__(
         self,
         dim: int,
@@ -209,7 +213,7 @@ class VectorQuantizer(Quantizer):
         *,
         num_blocks: int = 1,
         shared: bool = False,
-        learn: Literal["ema", "loss"] = "ema",
+        learn: Learn = "ema",
         commitment: float = 0.25,
         decay: float = 0.99,
         revive: float = 0.1,
@@ -217,13 +221,13 @@ class VectorQuantizer(Quantizer):
         kmeans: bool = True,
     ):
         super().__init__(dim, num_codes, num_blocks)
-        if learn not in ("ema", "loss"):
-            raise ValueError(f'learn must be "ema" or "loss", got {learn!r}')
-        if not (commitment >= 0 and 0 <= decay < 1 and 0 <= revive < 1 and eps > 0):
-            raise ValueError(
-                "commitment must be at least 0, decay and revive in [0, 1) and eps above 0, "
-                f"got {commitment}, {decay}, {revive} and {eps}"
-            )
+        check.choice("learn", learn, Learn)
+        check.number("commitment", commitment)
+        for name, share in (("decay", decay), ("revive", revive)):
+            check.number(name, share)
+            if share >= 1:
+                raise ValueError(f"{name} must be below 1, got {share}")
+        check.number("eps", eps, above=True)
         self.shared, self.learn, self.commitment = shared, learn, commitment
         self.decay, self.revive, self.eps = decay, revive, eps
         codes = torch.randn(1 if shared else num_blocks, num_codes, dim // num_blocks)
@@ -326,7 +330,7 @@ class VectorQuantizer(Quantizer):
         Raises ValueError unless there are such a book and such codes, each named once.
         """
         books, size = self.counts.shape
-        if not 0 <= book < books or not codes or len(set(codes) & set(range(size))) < len(codes):
+        if book not in range(books) or not codes or len(set(codes) & set(range(size))) < len(codes):
             raise ValueError(f"expected different codes below {size} of a book below {books}, got {codes} of {book}")
         codes = sorted(codes)
         weight = self.counts[book, codes].clamp(min=self.eps)
@@ -354,8 +358,8 @@ class GumbelQuantizer(Quantizer):
         self, dim: int, num_codes: int, *, num_blocks: int = 1, temperature: float = 1.0, uniform: float = 0.0
     ):
         super().__init__(dim, num_codes, num_blocks)
-        if not temperature > 0 or not uniform >= 0:
-            raise ValueError(f"temperature must be above 0 and uniform at least 0, got {temperature} and {uniform}")
+        check.number("temperature", temperature, above=True)
+        check.number("uniform", uniform)
         self.temperature, self.uniform = temperature, uniform
         self.classify = BlockLinear(dim, num_blocks * num_codes, num_blocks)
         self.codebook = nn.Parameter(torch.randn(num_blocks, num_codes, dim // num_blocks))
@@ -392,9 +396,14 @@ class FiniteScalarQuantizer(Quantizer):
     Raises ValueError for fewer than 2 levels (of 2 only −1 and 0 are left, see `_bound`), or as `Quantizer`.
     """
 
+    levels: Tensor
+    basis: Tensor
+
     def __init__(self, dim: int, levels: Sequence[int] = (8, 5, 5, 5), *, num_blocks: int = 1):
-        if not levels or min(levels) < 2:
-            raise ValueError(f"levels must be at least 2 each, got {list(levels)}")
+        if not isinstance(levels, Sequence) or not levels:
+            raise ValueError(f"levels must be some whole numbers, got {check.described(levels)}")
+        for each in levels:
+            check.whole("each of levels", each, least=2)
         super().__init__(dim, math.prod(levels), num_blocks)
         narrow = num_blocks * len(levels)
         self.project_in, self.project_out = (
@@ -462,7 +471,7 @@ class Nearest(QuantizerConfig):
 
     num_codes: int = 64
     """Per block."""
-    learn: Literal["ema", "loss"] = "ema"
+    learn: Learn = "ema"
     """Codes are running means of what they were chosen for, or learned by gradient."""
     commitment: float = 0.25
     """How strongly vectors are drawn to their codes."""

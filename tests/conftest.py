@@ -1,10 +1,52 @@
-"""What all tests share."""
+"""What all tests share.
+
+At every call of slotlib the types, dtypes and shapes of what comes and goes are compared with its annotations
+(`JAXTYPING_DISABLE=1` leaves that out). Not where a test expects an error: there it brings what is wrong, and slotlib
+has to refuse it by itself. Nor in what torch compiles: it traces calls without their tensors.
+"""
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
+
+# A whole number is a float too (PEP 484).
+jaxtyping.install_import_hook("slotlib", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+
+class Comparison(type(jaxtyping.config)):
+    """jaxtyping's settings, which also tell compiled code apart."""
+
+    off: bool
+
+    @property
+    def jaxtyping_disable(self):
+        return self.off or torch.compiler.is_compiling()
+
+    @jaxtyping_disable.setter
+    def jaxtyping_disable(self, off):
+        self.off = off
+
+
+class Raises(pytest.RaisesExc):
+    """`pytest.raises`, without the comparison."""
+
+    def __enter__(self):
+        self.before = jaxtyping.config.off
+        jaxtyping.config.off = True
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        jaxtyping.config.off = self.before
+        return super().__exit__(*error)
+
+
+jaxtyping.config.off = jaxtyping.config.jaxtyping_disable
+jaxtyping.config.__class__ = Comparison
+pytest.raises = Raises
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,17 @@ def offer_scaling(app: Sphinx, config: Config) -> None:
     config.myst_substitutions = {**config.myst_substitutions, "scaling": "\n".join(lines)}
 
 
+def offer_gpu(app: Sphinx, config: Config) -> None:
+    """`{{ gpu }}` becomes the table of `make gpu`."""
+    path, lines = ROOT / "benchmarks/gpu.json", ["*Not measured yet.*"]
+    if path.exists():
+        measured = json.loads(path.read_text("utf-8"))
+        lines = [f"({', '.join(f'{key} {value}' for key, value in measured['machine'].items())})", ""]
+        lines += ["| | | |", "|---|---:|---|"]
+        lines += [f"| {row['what']} | {row['value']:,g} | {row['unit']} |" for row in measured["rows"]]
+    config.myst_substitutions = {**config.myst_substitutions, "gpu": "\n".join(lines)}
+
+
 def offer_scenes(app: Sphinx, config: Config) -> None:
     """`{{ rate_NAME }}`: scenes per second from the benchmarks. `{{ likeness }}`: how close CLEVR-like comes."""
     rates = {}
@@ -171,6 +182,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_benchmarks)
     app.connect("config-inited", offer_speedrun)
     app.connect("config-inited", offer_scaling)
+    app.connect("config-inited", offer_gpu)
     app.connect("config-inited", offer_scenes)
     app.connect("doctree-read", keep_equation_tags)
     app.connect("doctree-read", keep_widget_descriptions)

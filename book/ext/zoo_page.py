@@ -6,6 +6,8 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+from slotlib.older import modern
+
 ROOT = Path(__file__).parents[2]
 
 ZOO = ("tetrominoes", "shapes", "multi_dsprites", "clevr6")
@@ -23,7 +25,7 @@ SCENES = {
 def offer_model_zoo(app: Sphinx, config: Config) -> None:
     """`{{ zoo_table }}`, `{{ zoo_sections }}` and so on: from the cards, and what `book/tools/zoo.py` measured."""
     cards = {path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "data/checkpoints").glob("*.json")}
-    cards = {name: card for name, card in cards.items() if card["model"] in ("SlotAutoencoder", "SVQAutoencoder")}
+    cards = {name: modern(card) for name, card in cards.items() if "fg_ari" in card["metrics"][0]}
     measured = json.loads((ROOT / "book/assets/zoo/measured.json").read_text("utf-8"))
     # What failed has no curve. A model that was not measured yet gets its section all the same.
     working = [name for name in cards if "iterations" in measured.get(name, {"iterations": {}})]
@@ -58,7 +60,13 @@ def _zoo_metrics(card: dict) -> tuple[dict, dict | None]:
 
 
 def _zoo_mixture(card: dict) -> bool:
-    return card["configuration"].get("likelihood") == "mixture"
+    return _zoo_made(card)["likelihood"]["class_path"] == "Mixture"
+
+
+def _zoo_made(card: dict) -> dict:
+    """The configuration of the model that finds objects, also where a prior was learned around it."""
+    made = card["configuration"]
+    return made["autoencoder"]["init_args"] if "autoencoder" in made else made
 
 
 def _zoo_parameters(numbers: dict) -> str:
@@ -86,9 +94,10 @@ def _zoo_stage(stage: dict) -> str:
 
 def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
     """One model: what it is, its scores, its seeds, its pictures."""
-    made, data = card["configuration"], card["dataset"]
+    made, data = _zoo_made(card), card["dataset"]
+    slots = made["attention"]
     options = ", ".join(f"`{key}={value}`" for key, value in data["options"].items())
-    coded = " with slots made of codes" if "num_codes" in made else ""
+    coded = " with slots made of codes" if "quantizer" in slots else ""
     one, best = _zoo_metrics(card)
     drawn = ["fg_ari_drawn"] if _zoo_mixture(card) else []
     scores = [
@@ -105,7 +114,7 @@ def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
         "",
         f"Object discovery{coded} on {SCENES[data['name']]}{f' ({options})' if options else ''}, at "
         f"{made['resolution']}×{made['resolution']}. {_zoo_parameters(numbers)} parameters in "
-        f"{card['bytes'] / 1e6:.2f} MB; {made['num_slots']} slots, {made['num_iterations']} iterations. "
+        f"{card['bytes'] / 1e6:.2f} MB; {slots['num_slots']} slots, {slots['num_iterations']} iterations. "
         + _zoo_training(card)
         + (" A mixture: `masks` are posteriors; beside them FG-ARI of the drawn masks." if drawn else ""),
         "",
@@ -168,8 +177,8 @@ def _zoo_spread(card: dict, but: str = "") -> str:
 
 
 def _zoo_figures(name: str, card: dict, numbers: dict) -> list[str]:
-    trained = card["configuration"]["num_slots"]
-    steps = card["configuration"]["num_iterations"]
+    slots = _zoo_made(card)["attention"]
+    trained, steps = slots["num_slots"], slots["num_iterations"]
     curves = [
         f"with {slots} slots it goes from {scores[0]:.2f} after one iteration through {scores[steps - 1]:.2f} after "
         f"{steps} to {scores[-1]:.2f} after {len(scores)}"
@@ -269,10 +278,11 @@ def offer_sets(app: Sphinx, config: Config) -> None:
     """`{{ zoo_sets }}`: the models that predict sets, a section each."""
     lines: list[str] = []
     for path in sorted((ROOT / "data/checkpoints").glob("*.json")):
-        card = json.loads(path.read_text("utf-8"))
+        card = modern(json.loads(path.read_text("utf-8")))
         if card["model"] != "SetPredictor":
             continue
         made = card["configuration"]
+        slots = made["attention"]
         options = ", ".join(f"`{key}={value}`" for key, value in card["dataset"]["options"].items())
         stages = (stage["training"] for stage in [*card.get("before", []), card])
         source = next((stage["start_from"] for stage in stages if stage.get("start_from")), "")
@@ -285,7 +295,7 @@ def offer_sets(app: Sphinx, config: Config) -> None:
             f"### {path.stem}",
             "",
             f"Sets of properties on {SCENES[card['dataset']['name']]} ({options}), at {made['resolution']}×"
-            f"{made['resolution']}; {made['num_slots']} slots, {made['num_iterations']} iterations, "
+            f"{made['resolution']}; {slots['num_slots']} slots, {slots['num_iterations']} iterations, "
             f"{card['bytes'] / 1e6:.2f} MB. {_zoo_training(card)}"
             + (f" It started from the weights of `{source}`." if source else ""),
             "",
@@ -320,12 +330,13 @@ def offer_codes(app: Sphinx, config: Config) -> None:
 def _zoo_codes(dataset: str, numbers: dict, scenes: int) -> list[str]:
     """Slots and patches of one dataset, side by side."""
     names = f"svq_{dataset}", f"patches_{dataset}"
-    slots, patches = (json.loads((ROOT / f"data/checkpoints/{name}.json").read_text("utf-8")) for name in names)
-    made, cut = slots["configuration"], patches["configuration"]
-    grid = (cut["resolution"] // cut["patch"]) ** 2
+    slots, patches = (modern(json.loads((ROOT / f"data/checkpoints/{name}.json").read_text("utf-8"))) for name in names)
+    attention, cut = _zoo_made(slots)["attention"], _zoo_made(patches)
+    grid, count = (cut["resolution"] // cut["patch"]) ** 2, attention["num_slots"]
+    blocks, patch_codes = (each["quantizer"]["init_args"] for each in (attention, cut))
     sizes = (
-        (made["num_slots"] * made["num_blocks"], made["num_codes"]),
-        (grid * cut["num_blocks"], cut["num_codes"]),
+        (count * blocks["num_blocks"], blocks["num_codes"]),
+        (grid * patch_codes["num_blocks"], patch_codes["num_codes"]),
     )
     cells = []
     for called, card, (tokens, codes) in zip(("slots", "patches"), (slots, patches), sizes, strict=True):
@@ -341,14 +352,14 @@ def _zoo_codes(dataset: str, numbers: dict, scenes: int) -> list[str]:
         for row in numbers["judges"]
     ]
     words = numbers["information"]
-    best = ", ".join(f"{name} {max(blocks):.2f} (block {blocks.index(max(blocks))})" for name, blocks in words.items())
+    best = ", ".join(f"{name} {max(each):.2f} (block {each.index(max(each))})" for name, each in words.items())
     counts = "; ".join(f"{kind} {value:.3f}" for kind, value in numbers["count_variation"].items())
     fg_ari = numbers["fg_ari"]
     return [
         f"(zoo-{names[1]})=",
         f"### {names[0]} and {names[1]}",
         "",
-        f"{SCENES[dataset]} as {made['num_slots']} slots of {made['num_blocks']} blocks "
+        f"{SCENES[dataset]} as {count} slots of {blocks['num_blocks']} blocks "
         f"([`{names[0]}`](#zoo-{names[0]})), and as {grid} patches. "
         + _zoo_training(patches).replace("Trained", "These were trained"),
         "",

@@ -1,10 +1,11 @@
 """Run chapters in place: outputs and widget state are stored, and the wall time is recorded.
 
-    python book/tools/execute.py [--time-only] [CHAPTER ...]     (numbers, or parts of a name)
+    python book/tools/execute.py [--time-only | --keep-time] [CHAPTER ...]     (numbers, or parts of a name)
 
 The time goes to slotlib/timings.json, as "gpu" where CUDA is there and as "cpu" otherwise, and the
 setup cell is then run once more so that it prints the time just measured. `--time-only` leaves the
-notebooks alone: for measuring on another machine, such as one with a GPU.
+notebooks alone: for measuring on another machine, such as one with a GPU. `--keep-time` leaves the time as it was
+recorded: for a machine that is busy with something else.
 """
 
 import argparse
@@ -111,7 +112,9 @@ def write(path: Path, text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--time-only", action="store_true", help="record the time, leave the notebooks alone")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--time-only", action="store_true", help="record the time, leave the notebooks alone")
+    what.add_argument("--keep-time", action="store_true", help="store the outputs, leave the recorded time alone")
     parser.add_argument("chapters", nargs="*", help="chapter numbers or parts of names (default: all)")
     options = parser.parse_args()
     failed = []
@@ -124,7 +127,8 @@ def main() -> int:
             print(f"failed, left as it was\n{error}")
             failed.append(path.name)
             continue
-        record(path.stem, seconds)
+        if not options.keep_time:
+            record(path.stem, seconds)
         if not options.time_only:
             refresh_setup(notebook)
             tidy(notebook)

@@ -14,37 +14,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from slotlib import data, training, zoo
+from slotlib import checkpoint, data, zoo
 from slotlib.autoencoder import SlotAutoencoder
-from slotlib.patches import SlateAutoencoder
-from slotlib.set_prediction import SetPredictor
+from slotlib.evaluation import measured
+from slotlib.model import Model
+from slotlib.prior import CodePrior
 
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
 IMAGES = 640
 SCENES_SEED = 0  # training and its running evaluation use other seeds
 
 
-def has_restarts(model: nn.Module) -> bool:
+def has_restarts(model: Model) -> bool:
     """Whether starts differ, and the model can tell which was best."""
-    slots = isinstance(model, SlotAutoencoder) and not isinstance(model, SlateAutoencoder)
-    return slots and model.config.slot_init != "learned"
+    observer = model.autoencoder if isinstance(model, CodePrior) else model
+    return isinstance(observer, SlotAutoencoder) and observer.config.attention.slot_init != "learned"
 
 
-def measure(model: nn.Module) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def measure(model: Model) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A card's "metrics", and the scores of its entry in "seeds"."""
     scenes = data.make(model.card["dataset"]["name"], IMAGES, SCENES_SEED, **model.card["dataset"]["options"])
-    metrics = [training.measured(model, scenes, IMAGES)]
-    if isinstance(model, SetPredictor):
-        return metrics, {name: metrics[0][name] for name in training.SetEvaluation._fields}
-    if not isinstance(model, SlotAutoencoder):  # patches have no masks
-        return metrics, {name: metrics[0][name] for name in ("mse", "utilisation", "nats") if name in metrics[0]}
-    scores = {"fg_ari": metrics[0]["fg_ari"]}
-    if model.config.likelihood == "mixture":
-        scores["fg_ari_drawn"] = metrics[0]["fg_ari_drawn"]
+    metrics = [measured(model, scenes, IMAGES)]
+    leading = ("fg_ari", "fg_ari_drawn") if "fg_ari" in metrics[0] else ("mse", "utilisation", "nats")
+    scores = {name: value for name, value in metrics[0].items() if name in leading or name.startswith("ap_")}
     if has_restarts(model):
-        metrics.append(training.measured(model, scenes, IMAGES, restarts=4))
+        metrics.append(measured(model, scenes, IMAGES, restarts=4))
         scores["fg_ari_restarts_4"] = metrics[-1]["fg_ari"]
     return metrics, scores
 
@@ -71,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.files:
         scenes = data.read(asked.files, **asked.options)
         ways = [{}, {"restarts": 4}] if has_restarts(model) else [{}]
-        tries = [training.measured(model, scenes, len(scenes), **how) for how in ways]
+        tries = [measured(model, scenes, len(scenes), **how) for how in ways]
         source = {"scenes": asked.called or asked.files.name, "options": asked.options}
         card["elsewhere"] = [{**entry, **source} for entry in tries]
-    zoo.save(model, CHECKPOINTS / asked.name, card)
+    checkpoint.save(model, CHECKPOINTS / asked.name, card)
 
 
 if __name__ == "__main__":

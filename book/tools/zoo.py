@@ -20,10 +20,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import nn
 
-from slotlib import data, metrics, plots, training, zoo
+from slotlib import checkpoint, data, metrics, plots, zoo
 from slotlib.autoencoder import AutoencoderOutput
+from slotlib.evaluation import evaluate
+from slotlib.model import Model
+from slotlib.older import modern
+from slotlib.slot_attention import AttentionConfig
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "data" / "checkpoints"
@@ -40,32 +43,32 @@ WORST_OF = 64
 DPI = 160
 
 
-class Drawn(list):
-    """Scenes drawn once and kept, as `evaluate` takes them: it is called many times here."""
-
-    def __getitems__(self, index: Sequence[int]) -> list[dict[str, Any]]:
-        return [self[i] for i in index]
-
-
 def shipped() -> dict[str, dict[str, Any]]:
     """Name → card of the checkpoints for object discovery, of continuous slots and of codes."""
-    cards = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(CHECKPOINTS.glob("*.json"))}
-    return {name: card for name, card in cards.items() if card["model"] in ("SlotAutoencoder", "SVQAutoencoder")}
+    cards = {path.stem: modern(json.loads(path.read_text("utf-8"))) for path in sorted(CHECKPOINTS.glob("*.json"))}
+    return {name: card for name, card in cards.items() if "fg_ari" in card["metrics"][0]}
 
 
-def fresh_scenes(card: dict[str, Any], count: int) -> Drawn:
-    dataset = data.make(card["dataset"]["name"], count, SCENES_SEED, **card["dataset"]["options"])
-    return Drawn(dataset.__getitems__(range(count)))
+def attention_of(card: dict[str, Any]) -> AttentionConfig:
+    """The slot attention of a model, or of the autoencoder around which a prior was learned."""
+    model = checkpoint.build(card)
+    return getattr(model, "autoencoder", model).config.attention
 
 
-def curves(model: nn.Module, scenes: Drawn) -> dict[str, list[float]]:
+def fresh_scenes(card: dict[str, Any], count: int) -> data.Source:
+    """Drawn once and kept: they are looked at many times here."""
+    return data.Kept(data.make(card["dataset"]["name"], count, SCENES_SEED, **card["dataset"]["options"]))
+
+
+def curves(model: Model, scenes: data.Source) -> dict[str, list[float]]:
     """Number of slots → FG-ARI after 1, 2, ... iterations. One slot fewer and one more than trained, where it can."""
-    trained = model.config.num_slots
-    counts = [trained] if model.config.slot_init == "learned" else [n for n in (trained - 1, trained, trained + 1) if n]
-    iterations = range(1, max(ITERATIONS, model.config.num_iterations + 2) + 1)
+    config = attention_of(model.card)
+    trained = config.num_slots
+    counts = [trained] if config.slot_init == "learned" else [n for n in (trained - 1, trained, trained + 1) if n]
+    iterations = range(1, max(ITERATIONS, config.num_iterations + 2) + 1)
     return {
         str(count): [
-            round(training.evaluate(model, scenes, seed=NOISE_SEED, **asked, num_iterations=n).means()["fg_ari"], 5)
+            round(evaluate(model, scenes, seed=NOISE_SEED, **asked, num_iterations=n).means["fg_ari"], 5)
             for n in iterations
         ]
         for count in counts
@@ -74,9 +77,9 @@ def curves(model: nn.Module, scenes: Drawn) -> dict[str, list[float]]:
 
 
 @torch.no_grad()
-def look(model: nn.Module, scenes: Drawn) -> tuple[dict[str, Any], AutoencoderOutput, list[float]]:
+def look(model: Model, scenes: data.Source) -> tuple[dict[str, Any], AutoencoderOutput, list[float]]:
     """A batch of `scenes`, what the model makes of it from one start, and FG-ARI of each."""
-    batch = torch.utils.data.default_collate(scenes)
+    batch = scenes.batch(range(len(scenes)))
     output = model(batch["image"], generator=torch.Generator().manual_seed(NOISE_SEED))
     return batch, output, metrics.fg_ari(batch["mask"], output.masks.argmax(dim=1)).tolist()
 
@@ -148,25 +151,26 @@ def draw_scores(card: dict[str, Any], iterations: dict[str, list[float]]) -> Fig
     high = min(high + (span - (high - low)) / 2, 1.005)
     left.set_ylim(high - span, high)
     left.set_title(f"{len(card['seeds'])} seed{'s' * (len(card['seeds']) > 1)}")
-    trained = card["configuration"]["num_slots"]
+    config = attention_of(card)
+    trained = config.num_slots
     looks = {trained: (blue, "o", "-"), trained - 1: (orange, "v", "--"), trained + 1: (green, "^", "--")}
     for count, scores in iterations.items():
         colour, marker, style = looks[int(count)]
         label = f"{count} slots"
         right.plot(range(1, len(scores) + 1), scores, style, color=colour, marker=marker, ms=4, lw=1.4, label=label)
-    right.axvline(card["configuration"]["num_iterations"], color=plots.INK, lw=1, ls=":", zorder=0)
+    right.axvline(config.num_iterations, color=plots.INK, lw=1, ls=":", zorder=0)
     right.set_xticks(range(2, len(scores) + 1, 2))
     right.set_xlabel("iterations at test time")
-    right.set_title(f"ships with {trained} slots, {card['configuration']['num_iterations']} iterations")
+    right.set_title(f"ships with {trained} slots, {config.num_iterations} iterations")
     right.legend(loc="lower right")
     return figure
 
 
-def measure(name: str, model: nn.Module, folder: Path) -> dict[str, Any]:
+def measure(name: str, model: Model, folder: Path) -> dict[str, Any]:
     """Everything that takes time: the numbers of one checkpoint, and the picture of its scenes."""
     failed = name in FAILURES
     scenes = fresh_scenes(model.card, WORST_OF if failed else IMAGES)
-    batch, output, scores = look(model, Drawn(scenes[:WORST_OF]))
+    batch, output, scores = look(model, scenes.part(0, WORST_OF))
     worst = min(range(WORST_OF), key=scores.__getitem__)
     rows = [{"scene": i} for i in SHOWN[:2]] if failed else [{"scene": i} for i in SHOWN]
     rows += [] if failed else [{"scene": worst, "worst_of": WORST_OF}]
@@ -196,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     asked = parser.parse_args(arguments)
     plots.use_style()
-    stored = zoo.writable_folder(asked.folder) / "measured.json"
+    stored = checkpoint.writable_folder(asked.folder) / "measured.json"
     measured = json.loads(stored.read_text("utf-8")) if stored.exists() else {}
     if not asked.models:
         measured = {name: entry for name, entry in measured.items() if name in shipped()}
@@ -210,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured[name]["seeds"] = model.card["seeds"]
         if "iterations" in measured[name]:
             save(draw_scores(model.card, measured[name]["iterations"]), asked.folder / f"{name}_scores.png")
-        zoo.write(stored, (json.dumps(dict(sorted(measured.items())), indent=1) + "\n").encode())
+        checkpoint.write(stored, (json.dumps(dict(sorted(measured.items())), indent=1) + "\n").encode())
     for picture in [] if asked.models else asked.folder.glob("*.png"):
         if picture.stem.rsplit("_", 1)[0] not in measured:
             picture.unlink()

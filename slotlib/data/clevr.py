@@ -89,7 +89,7 @@ def _place(
     return places, ok
 
 
-def _textures(seed: int, index: Tensor, slots: int, which: str) -> Float[Tensor, "n 1+m 8"] | None:
+def _textures(seed: int, index: Tensor, slots: int, which: str) -> Float[Tensor, "n 1+{slots} 8"] | None:
     """Random patterns for the ground and the objects, in the form that the ray tracer takes."""
     if which == "none":
         return None

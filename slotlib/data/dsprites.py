@@ -47,7 +47,7 @@ class Sprites:
         bits = (packed.unsqueeze(-1) >> torch.arange(7, -1, -1, dtype=torch.uint8, device=index.device)) & 1
         return bits.flatten(-2)[..., : self.side[0] * self.side[1]].unflatten(-1, self.side)
 
-    def number(self, *classes: Int[Tensor, "*batch"] | int) -> Int[Tensor, "*batch"]:
+    def number(self, *classes: Int[Tensor, "*#batch"] | int) -> Int[Tensor, "*#batch"]:
         """Where in the file a sprite stands: the mixed-radix number of its classes, the last running fastest.
 
         Raises IndexError for a class that is not there.

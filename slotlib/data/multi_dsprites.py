@@ -1,12 +1,13 @@
 """Multi-dSprites: squares, ovals and hearts that hide one another, 64×64 (Kabra et al., 2019, Multi-Object Datasets).
 
 Sprites have the properties of dSprites (Matthey et al., 2017): three shapes, six scales, forty orientations, 32×32
-positions. What the published files are is known only in words (numbers of sprites, "randomly colored HSV sprites",
-"randomly sampled RGB values"), so the following is this generator's own:
+positions. `look="published"` draws them as dSprites does, as far as 320 frames of its animation tell: hard edges, and
+centres from 16 to 48. `look="first"` has soft edges, and outlines guessed from the mean pixel of dSprites, 0.0425;
+models of slotlib 0.1 were trained on it. With `sprites=` the sprites themselves come from the dSprites file.
 
-- Sizes. At scale 1 a square measures 18 pixels, an oval 26×13, a heart 22×20. A sprite then covers 174 pixels on
-  average over shapes and scales, as in dSprites, whose mean pixel is 0.0425. Centres lie one pixel apart, the middle
-  of the image between the 16th and the 17th. With `sprites=` the sprites themselves come from the real file.
+What else the published files are is known only in words (numbers of sprites, "randomly colored HSV sprites", "randomly
+sampled RGB values"), so the following is this generator's own:
+
 - Colours on grey have any hue, and saturation and value of at least ½. So they differ from any grey by at least 1/8 in
   one channel. A random RGB value that is closer to the background than that moves half way round in every channel. The
   published files promise no such thing.
@@ -16,9 +17,10 @@ positions. What the published files are is known only in words (numbers of sprit
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -42,34 +44,81 @@ VARIANTS = {"binarised": (2, 3), "colour_on_grey": (2, 5), "colour_on_colour": (
 MAX_OBJECTS = 10
 CONTRAST = 1 / 8
 """A sprite and the background differ by at least this (less rounding to 1/255) in one channel."""
-_FIRST = 16.5  # the first position, in pixels of a 64×64 image
-_SQUARE = 9.0  # half a side
-_ELLIPSE = (13.0, 6.5)
-_HEART = 12.8  # side of the square standing on its corner; with a half disc on each upper side it is a heart
+LOOK = "first"
+"""The default of `look`."""
+_SIDE = 12.8  # of the square standing on its corner; with a half disc on each upper side it is the first look's heart
 # How far its centre of mass lies above the square's, in sides.
 _RISE = math.sqrt(0.5) * (math.pi / 8 + 1 / 6) / (1 + math.pi / 4)
-_REACH = 13.0  # farthest any sprite reaches from its centre
 
 
-def _square(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
-    return torch.maximum(u.abs(), v.abs()) - _SQUARE * scale
+def _square(u: Tensor, v: Tensor, scale: Tensor, half: float) -> Tensor:
+    return torch.maximum(u.abs(), v.abs()) - half * scale
 
 
-def _ellipse(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
+def _ellipse(u: Tensor, v: Tensor, scale: Tensor, a: float, b: float) -> Tensor:
     """To first order: the value of the equation, over its slope. The small terms keep the centre finite."""
-    a, b = _ELLIPSE[0] * scale, _ELLIPSE[1] * scale
-    u, v = u / a, v / b
+    across, along = a * scale, b * scale
+    u, v = u / across, v / along
     level = (u * u + v * v + 1e-6).sqrt()  # 1 on the outline
-    u, v = u / a, v / b
+    u, v = u / across, v / along
     return level * (level - 1) / (u * u + v * v + 1e-9).sqrt()
 
 
-def _heart(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
-    side = _HEART * scale
+def _lobed_heart(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
+    """Two half discs on a square, about its centre of mass."""
+    side = _SIDE * scale
     middle = side * math.sqrt(1 / 8)  # of an upper side, from the square's centre: as far to the right as up
     u, v = u.abs(), v - _RISE * side
     lobe = ((u - middle).square() + (v + middle).square()).sqrt()
     return torch.minimum((u + v.abs()) * math.sqrt(1 / 2), lobe) - side / 2
+
+
+def _heart_curve(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
+    """x = 16 sin³t, y = 13 cos t − 5 cos 2t − 2 cos 3t − cos 4t, so wide, high and far down as dSprites has it.
+
+    Every x has two t, whose cosines differ in sign: the distances to the curve above and below.
+    """
+    u, v = u.abs() / (9.6 * scale), v / (0.6625 * scale) + 2.19
+    cosine = (1 - u.clamp(max=1) ** (2 / 3)).sqrt()
+    even, odd = 4 - 2 * cosine**2 - 8 * cosine**4, 19 * cosine - 8 * cosine**3
+    return torch.maximum(u - 1, (v + even).abs() - odd)
+
+
+class Look(NamedTuple):
+    """How sprites are drawn, in pixels of a 64×64 image."""
+
+    outlines: tuple[Callable[[Tensor, Tensor, Tensor], Tensor], ...]
+    """Distances from square, ellipse and heart of a scale, negative inside, see `sprites.outline`."""
+    first: float
+    """The first position, in both directions."""
+    step: float
+    """From one position to the next."""
+    reach: float
+    """How far sprites reach from there."""
+    clockwise: int
+    """1: sprites turn clockwise as seen, -1: the other way."""
+    soft: bool
+    """Soft edges, or hard ones."""
+
+
+LOOKS = {
+    "first": Look(
+        outlines=(partial(_square, half=9.0), partial(_ellipse, a=13.0, b=6.5), _lobed_heart),
+        first=16.5,
+        step=1.0,
+        reach=13.0,
+        clockwise=1,
+        soft=True,
+    ),
+    "published": Look(
+        outlines=(partial(_square, half=9.6), partial(_ellipse, a=12.75, b=7.225), _heart_curve),
+        first=16.0,
+        step=32 / 31,
+        reach=13.6,
+        clockwise=-1,
+        soft=False,
+    ),
+}
 
 
 def _from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Float[Tensor, "*objects 3"]:
@@ -103,6 +152,7 @@ def draw(
     sprites: str | Path | None = None,
     held_out: Sequence[Mapping[str, str | int]] = (),
     novel: bool = False,
+    look: str = LOOK,
 ) -> Batch:
     """Draw the scenes numbered `index`, all at once, on the device of `index`.
 
@@ -119,19 +169,22 @@ def draw(
         held_out: combinations of shape, scale and orientation that never appear, see `slotlib.data.attributes`; a
             scale is named by its number in `SCALES`, an orientation by its number in `ORIENTATIONS`.
         novel: draw only those.
+        look: one of `LOOKS`.
 
     Returns a batch: `image` float32 `[scenes, 3, H, W]` in multiples of 1/255; `mask` uint8 `[scenes, H, W]` (0
     background, i the i-th sprite); `objects`, each `[scenes, most]`: `present` (bool), `shape` (order of `SHAPES`),
-    `scale` (float32, one of `SCALES`), `orientation` (float32, one of `ORIENTATIONS`: radians, clockwise as seen; at 0
-    the oval lies and the heart stands), `x`, `y` (float32, centre in pixels, the image spans [0, W]; the heart's is its
-    centre of mass), `colour` (float32 `[scenes, most, 3]`, RGB in multiples of 1/255). Sprites with higher numbers lie
-    in front.
+    `scale` (float32, one of `SCALES`), `orientation` (float32, one of `ORIENTATIONS`: radians, clockwise as seen, in
+    the published look the other way; at 0 the oval lies and the heart stands), `x`, `y` (float32, centre in pixels, the
+    image spans [0, W]; a heart's is its centre of mass, in the published look 1.95 · `scale` below it), `colour`
+    (float32 `[scenes, most, 3]`, RGB in multiples of 1/255). Sprites with higher numbers lie in front.
 
     Raises ValueError for an option out of range, or where sprites find no place (see `slotlib.data.sprites.arrange`);
     FileNotFoundError or `DataError` for a wrong `sprites` file.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(VARIANTS)}")
+    if look not in LOOKS:
+        raise ValueError(f"unknown look {look!r}; there are: {', '.join(LOOKS)}")
     least, most = bounds(VARIANTS[variant] if num_objects is None else num_objects, MAX_OBJECTS)
     check(resolution, min_visible)
     if sprites is not None and resolution != 64:
@@ -147,18 +200,19 @@ def draw(
         shades.mul(255).round().div(255) for shades in _colours(variant, torch.stack(shade, -1), u[:, 1:4], present)
     )
 
+    outlines, first, step, reach, clockwise, soft = LOOKS[look]
     zoom = resolution / 64
     size = torch.tensor(SCALES, device=device)[scale]
     angle = torch.tensor(ORIENTATIONS, dtype=torch.float64)
-    cosine, sine = angle.cos().to(device)[turn], angle.sin().to(device)[turn]
+    cosine, sine = angle.cos().to(device)[turn], (clockwise * angle.sin()).to(device)[turn]
 
     def centre(place: Tensor) -> tuple[Tensor, Tensor]:
-        x, y = ((_FIRST + integers(place, POSITIONS)) * zoom).unbind(-1)
+        x, y = ((first + integers(place, POSITIONS) * step) * zoom).unbind(-1)
         return x, y
 
     def drawn(rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        kinds, angle = (_square, _ellipse, _heart), (cosine[rows], sine[rows])
-        return outline(kinds, shape[rows], size[rows] * zoom, angle, *centre(place), _REACH * zoom, resolution)
+        angle = (cosine[rows], sine[rows])
+        return outline(outlines, shape[rows], size[rows] * zoom, angle, *centre(place), reach * zoom, resolution, soft)
 
     def taken(file: dsprites.Sprites, rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         x, y = integers(place, POSITIONS).unbind(-1)

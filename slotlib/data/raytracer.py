@@ -106,7 +106,7 @@ class Hits(NamedTuple):
     """Of the object within its scene, or `GROUND` (also for the sky)."""
 
 
-def dot(a: Float[Tensor, "3 *rays"], b: Float[Tensor, "3 *rays"]) -> Float[Tensor, "*rays"]:
+def dot(a: Float[Tensor, "3 *#rays"], b: Float[Tensor, "3 *#rays"]) -> Float[Tensor, "*#rays"]:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 

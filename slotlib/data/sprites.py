@@ -1,10 +1,10 @@
 """Flat figures in front of one another, for `shapes` and `multi_dsprites`: where they go, who hides whom, the picture.
 
 An image here spans [0, W] by [0, H], x to the right and y down: pixel (row r, column c) is the square [c, c+1] by
-[r, r+1]. Every figure is drawn in a small window around it, and its edge is soft: `cover` is the share of a pixel that
-the figure fills, found from the signed distance between the pixel's centre and the figure's outline. Shares are
-multiples of 1/256 and colours whole numbers up to 255, so that sums of shares times colours are exact in float32, and
-a picture is the same bit for bit in any batch and on any device.
+[r, r+1]. Every figure is drawn in a small window around it. `cover` is the share of a pixel that the figure fills,
+found from the signed distance between the pixel's centre and the figure's outline; with hard edges it is all of the
+pixel or nothing. Shares are multiples of 1/256 and colours whole numbers up to 255, so that sums of shares times
+colours are exact in float32, and a picture is the same bit for bit in any batch and on any device.
 """
 
 import math
@@ -44,6 +44,7 @@ def outline(
     y: Float[Tensor, "scenes objects"],
     reach: float,
     resolution: int,
+    soft: bool = True,
 ) -> tuple[Float[Tensor, "scenes objects side side"], Int[Tensor, "scenes objects 2"]]:
     """How much of the pixels around them figures cover, in 1/256, and the row and column of the first of these pixels.
 
@@ -55,6 +56,7 @@ def outline(
         angle: cosine and sine of the angle it is turned by, clockwise as seen.
         x, y: where it stands.
         reach: the farthest any figure reaches from there.
+        soft: soft edges. With hard ones only the sign of a distance matters.
     """
     side = min(resolution, math.ceil(2 * reach) + 3)  # and the soft edge
     corner = (torch.stack([y, x], dim=-1).floor().long() - side // 2).clamp(0, resolution - side)
@@ -67,7 +69,8 @@ def outline(
         own = shape == k
         c, s, r, d = cosine[own], sine[own], right[own].unsqueeze(1), down[own].unsqueeze(2)
         outside = distance(c * r + s * d, c * d - s * r, size[own])
-        cover[own] = outside.mul(-256).add_(128).clamp_(0, 256).round_().mul_(1 / 256)
+        share = (0.5 - outside).clamp_(0, 1) if soft else (outside <= 0).float()
+        cover[own] = share.mul_(256).round_().mul_(1 / 256)
     return cover, corner
 
 

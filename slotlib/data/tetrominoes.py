@@ -2,8 +2,10 @@
 
 A piece is four 5×5 blocks in one of the 19 fixed tetrominoes (seven pieces in all their rotations) and one of six
 colours. Pieces sit at any pixel offset and do not overlap; they may touch and may share a colour. Every block is
-bevelled (bright top row, darker sides, dark bottom row), and that is all that tells two touching pieces of one colour
-apart. The published data count 17 distinct shapes in their rotations; here all 19 appear.
+bevelled, and that is all that tells two touching pieces of one colour apart. `look="published"` has the bevel of the
+published files, recovered from the one picture that can be seen of them; `look="first"` a flatter, brighter guess, on
+which models of slotlib 0.1 were trained. The published data count 17 distinct shapes in their rotations; here all 19
+appear.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,18 +56,18 @@ def _fixed_pieces() -> tuple[Int[Tensor, "19 4 2"], tuple[str, ...]]:
     return torch.tensor(list(pieces)), tuple(pieces.values())
 
 
-def _bevel() -> Int[Tensor, "5 5"]:
-    """Brightness of one block, of 255."""
-    block = torch.full((BLOCK, BLOCK), 224)
-    block[:, [0, -1]] = 192
-    block[-1] = 160
-    block[0] = 255
-    return block
-
-
 PIECES, LETTERS = _fixed_pieces()
 VALUES = {"shape": LETTERS, "colour": tuple(COLOURS)}
-BEVEL = _bevel()
+BEVELS = {
+    look: torch.tensor([top, middle, middle, middle, bottom])
+    for look, (top, middle, bottom) in {
+        "first": ([255] * 5, [192, 224, 224, 224, 192], [160] * 5),
+        "published": ([192, 255, 255, 255, 224], [128, 160, 160, 160, 192], [96, 64, 64, 64, 128]),
+    }.items()
+}
+"""Brightness of one block, of 255, by look."""
+LOOK = "first"
+"""The default of `look`."""
 
 
 def _draws(seed: int, index: Tensor, slots: int, attempt: int) -> Float[Tensor, "scenes slots numbers"]:
@@ -108,6 +110,7 @@ def draw(
     resolution: int = RESOLUTION,
     held_out: Sequence[Mapping[str, str | int]] = (),
     novel: bool = False,
+    look: str = LOOK,
 ) -> Batch:
     """Draw the scenes numbered `index`, all at once, on the device of `index`.
 
@@ -121,6 +124,7 @@ def draw(
         held_out: combinations of shape and colour that never appear, see `slotlib.data.attributes`. A shape is named
             by its letter, which stands for all its rotations, or by its row in `PIECES`.
         novel: draw only those.
+        look: one of `BEVELS`.
 
     Returns a batch: `image` float32 `[scenes, 3, H, W]` in multiples of 1/255; `mask` uint8 `[scenes, H, W]`
     (0 background, i the i-th object); `objects` with `present` (bool), `shape` (0–18, row of `PIECES`, whose letters
@@ -131,6 +135,8 @@ def draw(
     """
     if resolution < 4 * BLOCK:
         raise ValueError(f"resolution must be at least {4 * BLOCK}, got {resolution}")
+    if look not in BEVELS:
+        raise ValueError(f"unknown look {look!r}; there are: {', '.join(BEVELS)}")
     least, most = bounds(num_objects, resolution**2 // 200)
     table = combinations(VALUES, held_out, novel).to(index.device)
     u = uniform(seed, index, 1 + most)
@@ -159,7 +165,7 @@ def draw(
     area = resolution * resolution
     pixels = torch.where(present[:, :, None, None, None], rows * resolution + columns, area).flatten(1)
     names = torch.arange(1, most + 1, dtype=torch.uint8, device=device).repeat_interleave(4 * BLOCK * BLOCK)
-    bevel = BEVEL.to(device, torch.uint8).flatten().repeat(most * 4)
+    bevel = BEVELS[look].to(device, torch.uint8).flatten().repeat(most * 4)
     mask = torch.zeros(scenes, area + 1, dtype=torch.uint8, device=device)
     mask.scatter_(1, pixels, names.expand(scenes, -1))
     shade = torch.zeros(scenes, area + 1, dtype=torch.uint8, device=device)

@@ -96,6 +96,96 @@ def test_attention_sees_a_set_of_keys():
         )
 
 
+def padded(*tensors: torch.Tensor, fill: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Ten keys, of which seven are real and the others `fill`; and the mask."""
+    mask = torch.tensor([True, False, True, True, False, True, True, True, False, True])
+    wide = [x.new_full((*x.shape[:-2], 10, x.shape[-1]), fill) for x in tensors]
+    for whole, x in zip(wide, tensors, strict=True):
+        whole[..., mask, :] = x
+    return wide, mask.expand(*tensors[0].shape[:-2], 10)
+
+
+@pytest.mark.parametrize("over", ["keys", "queries"])
+@pytest.mark.parametrize("fill", [0.0, 1e6, math.nan, math.inf])
+def test_padded_keys_change_nothing(over, fill):
+    q, k, v = (randn(2, n, 8, seed=i).requires_grad_() for i, n in enumerate((5, 7, 7)))
+    expected = dot_product_attention(q, k, v, over=over)
+    (wide_k, wide_v), mask = padded(k, v, fill=fill)
+    found = dot_product_attention(q, wide_k, wide_v, over=over, mask=mask)
+    close(found.output, expected.output)
+    close(found.weights[..., mask[0]], expected.weights)
+    assert (found.weights[..., ~mask[0]] == 0).all()
+    weights = randn(2, 5, 8, seed=9)
+    apart, together = (torch.autograd.grad(x.output, (q, k, v), weights) for x in (expected, found))
+    for a, b in zip(together, apart, strict=True):
+        close(a, b)
+
+
+def test_padding_in_its_parts():
+    values, logits = randn(2, 7, 4, seed=1), randn(2, 5, 7, seed=2)
+    (wide,), mask = padded(values, fill=math.nan)
+    (wide_logits,), _ = padded(logits.mT, fill=math.nan)
+    for over in ("keys", "queries"):
+        close(attention_weights(wide_logits.mT, over, mask)[..., mask[0]], attention_weights(logits, over))
+    weights = logits.exp()
+    (wide_weights,), _ = padded(weights.mT, fill=math.nan)
+    close(weighted_mean(wide_weights.mT, wide, mask=mask), weighted_mean(weights, values))
+
+
+def test_padding_in_every_head():
+    module, queries, inputs = (
+        MultiHeadAttention(12, 3, over="queries").double(),
+        randn(2, 5, 12),
+        randn(2, 7, 12, seed=2),
+    )
+    (wide,), mask = padded(inputs, fill=math.nan)
+    found, expected = module(queries, wide, mask), module(queries, inputs)
+    close(found.output, expected.output)
+    found.output.sum().backward()
+    assert all(p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_scaled_dot_product_attention_has_the_same_padding():
+    q, k, v = randn(2, 5, 8, seed=1), randn(2, 10, 8, seed=2), randn(2, 10, 4, seed=3)
+    mask = torch.rand(2, 10, generator=generator(4)) > 0.5
+    theirs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.unsqueeze(1))
+    close(dot_product_attention(q, k, v, mask=mask).output, theirs)
+
+
+def test_vmap_gives_every_image_a_mask_of_its_own():
+    q, k, v = randn(3, 5, 8, seed=1), randn(3, 10, 8, seed=2), randn(3, 10, 4, seed=3)
+    mask = torch.rand(3, 10, generator=generator(4)) > 0.5
+    found = torch.func.vmap(lambda q, k, v, m: dot_product_attention(q, k, v, "queries", m))(q, k, v, mask)
+    close(found.output, dot_product_attention(q, k, v, "queries", mask).output)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda x: dot_product_attention(None, x, x), ["queries", "floating point", "None"]),
+        (lambda x: dot_product_attention(x, x.numpy(), x), ["keys", "NumPy", "[5, 8]"]),
+        (lambda x: dot_product_attention(x, x, x.long()), ["values", "floating point", "int64"]),
+        (lambda x: dot_product_attention(x, x.float(), x), ["keys", "torch.float64 as queries", "torch.float32"]),
+        (lambda x: dot_product_attention(x, x, x, mask=torch.ones(4).bool()), ["mask", "[5]", "[4]"]),
+        (lambda x: dot_product_attention(x, x, x, mask=torch.ones(5)), ["mask", "torch.bool", "torch.float32"]),
+        (lambda x: dot_product_attention(x, x, x, mask=torch.zeros(5).bool()), ["mask", "real input"]),
+        (lambda x: weighted_mean(x.mT, x, eps=-1.0), ["eps", "at least 0", "-1.0"]),
+        (lambda x: weighted_mean(x.mT, x, eps=math.nan), ["eps", "at least 0", "nan"]),
+        (lambda x: attention_weights("x"), ["logits", "floating point", "'x'"]),
+        (lambda x: attention_weights(x, over=None), ["over", "keys", "None"]),
+        (lambda x: soft_kmeans(x, "x"), ["centres", "floating point", "'x'"]),
+        (lambda x: soft_kmeans(x, x, temperature="warm"), ["temperature", "number", "'warm'"]),
+        (lambda x: soft_kmeans(x, x, num_iterations=1.5), ["num_iterations", "whole number", "1.5"]),
+        (lambda _: MultiHeadAttention(8.0, 2), ["dim", "whole number", "8.0"]),
+        (lambda _: MultiHeadAttention(8, 2, over="slots"), ["over", "keys", "'slots'"]),
+    ],
+)
+def test_bad_input_is_one_clear_error(call, named):
+    with pytest.raises(ValueError) as error:
+        call(randn(5, 8))
+    assert all(word in str(error.value) for word in named), str(error.value)
+
+
 @pytest.mark.parametrize(
     ("shapes", "named"),
     [
@@ -173,9 +263,9 @@ def test_multi_head_attention_follows_its_queries_and_ignores_the_order_of_input
     close(moved, module(queries, inputs).output[:, of_queries])
 
 
-@pytest.mark.parametrize("heads", [0, -1, 5])
-def test_heads_that_do_not_divide_the_width_are_one_clear_error(heads):
-    with pytest.raises(ValueError, match=rf"dim=12.*num_heads={heads}"):
+@pytest.mark.parametrize(("heads", "message"), [(0, "num_heads.*0"), (-1, "num_heads.*-1"), (5, "dim=12.*num_heads=5")])
+def test_heads_that_do_not_divide_the_width_are_one_clear_error(heads, message):
+    with pytest.raises(ValueError, match=message):
         MultiHeadAttention(12, heads)
 
 
@@ -251,6 +341,15 @@ def test_responsibilities_belong_to_the_centres_before_the_update():
     close(two.responsibilities.sum(0), torch.ones(len(points), dtype=torch.float64))
 
 
+@pytest.mark.parametrize("fill", [0.0, math.nan])
+def test_padded_points_pull_no_centre(fill):
+    points, start = randn(7, 2, seed=1), randn(4, 2, seed=2)
+    (wide,), mask = padded(points, fill=fill)
+    found, expected = soft_kmeans(wide, start, mask=mask), soft_kmeans(points, start)
+    close(found.centres, expected.centres)
+    close(found.responsibilities.sum(0), mask.double())
+
+
 def test_batches_are_clustered_one_by_one():
     runs = [blobs(seed) for seed in range(3)]
     together = soft_kmeans(*(torch.stack(parts) for parts in zip(*runs, strict=True))).centres
@@ -261,9 +360,9 @@ def test_batches_are_clustered_one_by_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": 0.0}, "temperature must be positive, got 0"),
-        ({"temperature": -1.0}, "temperature must be positive, got -1"),
-        ({"num_iterations": 0}, "num_iterations must be at least 1, got 0"),
+        ({"temperature": 0.0}, "temperature must be a finite number, above 0, got 0"),
+        ({"temperature": -1.0}, "temperature must be a finite number, above 0, got -1"),
+        ({"num_iterations": 0}, "num_iterations must be a whole number, at least 1, got 0"),
         ({"centres": torch.zeros(4, 3, dtype=torch.float64)}, "width 2 and centres 3"),
     ],
 )

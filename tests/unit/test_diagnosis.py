@@ -1,13 +1,15 @@
 """Masks tell a healthy model from one that collapsed, tiles or wastes slots; the shipped models are the cases."""
 
 import math
+import operator
+import re
 
 import pytest
 import torch
 
-from slotlib import data, zoo
+from slotlib import cli, data, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
-from slotlib.diagnosis import THRESHOLDS, align, diagnose, overlap, stillness, warnings
+from slotlib.diagnosis import THRESHOLDS, Diagnosis, align, diagnose, overlap, stillness, warnings
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,15 @@ def test_the_shipped_models_have_the_diagnosis_they_are_shipped_for(images, name
     found = warnings(diagnose(masks_of(zoo.load(name), images[:count], **options)))
     assert list(found) == kinds
     assert all(text.startswith(f"{kind}: ") and "try" in text for kind, text in found.items())
+
+
+def test_what_is_to_be_tried_are_fields_of_a_recipe():
+    said = " ".join([*warnings(Diagnosis(1, 1, 1, 1)).values(), *warnings(Diagnosis(0, 0, 1, 1)).values()])
+    config = cli.read_config("tetrominoes")
+    fields = re.findall(r"(?:model|train)\.[\w.]*\w", said)
+    assert len(fields) == 5
+    for name in fields:
+        operator.attrgetter(name)(config)
 
 
 def test_an_untrained_model_has_collapsed(images):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import json
 import re
 import shlex
 
@@ -41,6 +42,23 @@ def test_the_code_on_the_page_runs(page, tmp_path, monkeypatch, capsys):
     assert names["scene"]["image"].shape == (3, 64, 64)
     assert (tmp_path / "scenes.png").exists()
     assert "objects per image" in capsys.readouterr().out
+
+
+def test_the_numbers_of_likeness_are_those_measured(page, root):
+    measured = json.loads((root / "benchmarks/likeness.json").read_text("utf-8"))
+    for look, of in measured["tetrominoes"].items():
+        assert of["same_mask"]
+        assert f'| `look="{look}"` | {of["on_pieces"]:.1f} | {of["absolute_difference"]:.1f} |' in page
+
+    def overlap(of: dict) -> str:
+        return f"{of['median']:.3f} / {of['least']:.3f}".replace("0.", ".")
+
+    first, published = measured["sprites"]["first"], measured["sprites"]["published"]
+    for shape in ("square", "ellipse", "heart"):
+        a, b = first[shape], published[shape]
+        real, *drawn = (", ".join(map(str, pixels)) for pixels in (a["real"], a["drawn"], b["drawn"]))
+        assert f"| {shape} | {real} | {drawn[0]} | {overlap(a)} | {drawn[1]} | {overlap(b)} |" in page
+    assert f"| all | | | {overlap(first)} | | {overlap(published)} |" in page
 
 
 def test_every_sheet_is_on_the_page(page, tool):

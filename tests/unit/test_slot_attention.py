@@ -1,14 +1,28 @@
-"""Slot attention against Algorithm 1 written out in float64, and against its own symmetries."""
+"""Slot attention against Algorithm 1 written out in float64, its own symmetries, and what torch does to modules."""
 
+import copy
+import inspect
 import math
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
+import jaxtyping
+import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call, grad, jvp, stack_module_state, vmap
+from torch.nn.utils import prune
 
-from slotlib.slot_attention import SlotAttention
+from slotlib import slot_attention
+from slotlib.model import Model, Ramp
+from slotlib.slot_attention import AttentionConfig, KeysAndValues, PreparedInputs, SlotAttention
+
+GRADIENTS = ("unrolled", "implicit", "neumann", "exact")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -52,7 +66,7 @@ def gru(update, hidden, cell):
     return (1 - keep) * candidate + keep * hidden
 
 
-def algorithm_1_step(module, slots, inputs):
+def written_out_step(module, slots, inputs):
     inputs = layer_norm(inputs, module.norm_inputs)
     keys, values = inputs @ module.project_k.weight.T, inputs @ module.project_v.weight.T
     queries = layer_norm(slots, module.norm_slots) @ module.project_q.weight.T
@@ -73,9 +87,9 @@ def algorithm_1_step(module, slots, inputs):
     return slots, torch.stack(attentions).mean(0)
 
 
-def algorithm_1(module, slots, inputs, iterations):
+def written_out(module, slots, inputs, iterations):
     for _ in range(iterations):
-        slots, attention = algorithm_1_step(module, slots, inputs)
+        slots, attention = written_out_step(module, slots, inputs)
     return slots, attention
 
 
@@ -95,7 +109,7 @@ def test_equals_algorithm_1(heads, input_dim, slot_dim, iterations):
     inputs = randn(3, 20, input_dim, seed=1).requires_grad_()
     start = randn(3, 4, slot_dim, seed=2).requires_grad_()
     ours = module(inputs, slots=start)
-    expected = algorithm_1(module, start, inputs, iterations)
+    expected = written_out(module, start, inputs, iterations)
     close(ours.slots, expected[0], atol=1e-10)
     close(ours.attention, expected[1], atol=1e-10)
     for a, b in zip(
@@ -104,15 +118,39 @@ def test_equals_algorithm_1(heads, input_dim, slot_dim, iterations):
         close(a, b, atol=1e-10)
 
 
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize(("input_dim", "slot_dim"), [(6, 8), (8, 8), (12, 4)])
+def test_the_fast_arithmetic_is_the_paper_s(heads, input_dim, slot_dim):
+    module = build(input_dim, slot_dim, num_heads=heads)
+    inputs = randn(3, 20, input_dim, seed=1).requires_grad_()
+    start = randn(3, 4, slot_dim, seed=2).requires_grad_()
+    fast, plain = module(inputs, slots=start)[:2], slot_attention.algorithm_1(module, inputs, start, 3)
+    for a, b in zip(fast, plain, strict=True):
+        close(a, b, atol=1e-12)
+    leaves = module, inputs, start
+    for a, b in zip(gradients(fast, *leaves), gradients(plain, *leaves), strict=True):
+        close(a, b, atol=1e-10)
+
+
+def test_the_paper_s_lines_fit_beside_the_paper():
+    lines = [
+        line
+        for function in (slot_attention.algorithm_1, slot_attention.iteration)
+        for line in inspect.getsource(function).splitlines()
+    ]
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 80
+
+
 def test_a_large_epsilon_is_added_to_every_weight_before_normalising():
     module = build(eps=0.1)
     inputs, start = randn(3, 20, 6, seed=1), randn(3, 4, 8, seed=2)
-    close(module(inputs, slots=start).slots, algorithm_1(module, start, inputs, 3)[0], atol=1e-10)
+    close(module(inputs, slots=start).slots, written_out(module, start, inputs, 3)[0], atol=1e-10)
 
 
 def test_single_precision_is_single_precision_close():
     module, inputs, start = build(), randn(3, 50, 6, seed=1), randn(3, 4, 8, seed=2)
-    expected = algorithm_1(module, start, inputs, 3)[0]
+    expected = written_out(module, start, inputs, 3)[0]
     ours = module.float()(inputs.float(), slots=start.float()).slots
     close(ours.double(), expected, atol=1e-4)
 
@@ -137,7 +175,7 @@ def test_finite_differences_agree():
 
     leaves = [randn(2, 5, 4, seed=1).requires_grad_(), randn(2, 2, 4, seed=2).requires_grad_()]
     used = [p for name, p in module.named_parameters() if not name.startswith("slots_")]
-    assert torch.autograd.gradcheck(run, (*leaves, *used))
+    assert torch.autograd.gradcheck(run, (*leaves, *used), fast_mode=True)
 
 
 # --- symmetries ---
@@ -285,6 +323,66 @@ def test_stopping_and_going_on_is_one_run():
     close(resumed, module(inputs, num_iterations=5, generator=generator()).slots)
 
 
+# --- padding ---
+
+REAL = (5, 12, 9)  # inputs of three images; the others, up to 12, are padding
+
+
+def padded(inputs: torch.Tensor, fill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.arange(inputs.shape[1]) < torch.tensor(REAL)[:, None]
+    return inputs.masked_fill(~mask[..., None], fill), mask
+
+
+def with_hook(module: SlotAttention) -> SlotAttention:
+    """The same module, whose layers can no longer be read."""
+    module.project_k.register_forward_hook(lambda *_: None)
+    return module
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize(
+    ("heads", "slot_init", "tolerance"), [(1, "gaussian", 0.0), (2, "learned", 0.05), (2, "one_learned", 0.0)]
+)
+@pytest.mark.filterwarnings("ignore:the gradient's linear system")
+def test_padding_changes_nothing(gradient, heads, slot_init, tolerance):
+    module = build(num_heads=heads, gradient=gradient, slot_init=slot_init, tolerance=tolerance, gradient_steps=2)
+    with torch.no_grad():
+        module.mlp[2].weight.mul_(0.1)  # slots that settle, so that "exact" has something to solve
+    whole, start = randn(3, 12, 6, seed=1), module.initial_slots(3, generator=generator()).detach()
+    atol = 1e-5 if gradient == "exact" else 1e-9  # a system solved to a tolerance
+    for fill, layers in ((0.0, module), (math.nan, module), (math.inf, module), (math.nan, with_hook(module))):
+        inputs, mask = padded(whole, fill)
+        inputs.requires_grad_()
+        out = layers(inputs, slots=start, mask=mask, num_iterations=8, return_history=True)
+        close(out.attention.sum(1), mask.double())
+        assert (out.history.attention.masked_select(~mask[None, :, None]) == 0).all()
+        together = gradients(out[:1], layers, inputs)
+        apart = [torch.zeros_like(p) for p in layers.parameters() if p.requires_grad]
+        weights = randn(*out.slots.shape)  # those of `gradients`
+        for i, count in enumerate(REAL):
+            real = whole[i : i + 1, :count].clone().requires_grad_()
+            alone = layers(real, slots=start[i : i + 1], num_iterations=8, return_history=True)
+            close(out.slots[i], alone.slots[0])
+            close(out.attention[i, :, :count], alone.attention[0])
+            close(out.history.slots[:, i], alone.history.slots[:, 0])
+            close(out.history.attention[:, i, :, :count], alone.history.attention[:, 0])
+            assert out.history.needed[i] == alone.history.needed[0]
+            leaves = [p for p in layers.parameters() if p.requires_grad]
+            loss = (alone.slots[0] * weights[i]).sum()
+            *own, by_inputs = torch.autograd.grad(loss, [*leaves, real], allow_unused=True)
+            apart = [total if g is None else total + g for total, g in zip(apart, own, strict=True)]
+            close(together[-1][i, :count], by_inputs[0], atol)
+            assert (together[-1][i, count:] == 0).all()
+        for a, b in zip(together[:-1], apart, strict=True):
+            close(a, b, atol)
+
+
+def test_without_padding_a_mask_is_no_mask():
+    module, inputs, start = build(), randn(3, 20, 6), randn(3, 4, 8, seed=2)
+    everything = torch.ones(3, 20, dtype=torch.bool)
+    close(module(inputs, slots=start, mask=everything).slots, module(inputs, slots=start).slots)
+
+
 # --- gradients of the two modes ---
 
 
@@ -305,7 +403,7 @@ def test_implicit_gradient_is_that_of_one_step_from_a_constant():
     ours = gradients(module(inputs, generator=generator())[:2], module, inputs)
     with torch.no_grad():
         near_fixed_point = module(inputs, num_iterations=4, generator=generator()).slots
-    expected = gradients(algorithm_1_step(module, near_fixed_point, inputs), module, inputs)
+    expected = gradients(written_out_step(module, near_fixed_point, inputs), module, inputs)
     for a, b in zip(ours, expected, strict=True):
         close(a, b, atol=1e-10)
 
@@ -318,7 +416,7 @@ def test_implicit_gradient_reaches_learned_queries_straight_through():
     with torch.no_grad():
         last_input = module(inputs, num_iterations=4).slots
     last_input.requires_grad_()
-    expected = gradients(algorithm_1_step(module, last_input, inputs), module, last_input)[-1]
+    expected = gradients(written_out_step(module, last_input, inputs), module, last_input)[-1]
     close(ours, expected.sum(0, keepdim=True), atol=1e-10)
 
 
@@ -331,7 +429,7 @@ def test_k_gradient_steps_unroll_the_last_k_iterations(steps):
         start = implicit.initial_slots(3, generator=generator())
         if steps < 5:
             start = implicit(inputs, num_iterations=5 - steps, slots=start).slots
-    expected = gradients(algorithm_1(implicit, start, inputs, steps), implicit, inputs)
+    expected = gradients(written_out(implicit, start, inputs, steps), implicit, inputs)
     for a, b in zip(ours, expected, strict=True):
         close(a, b, atol=1e-10)
 
@@ -465,11 +563,291 @@ def test_learned_queries_are_one_per_slot():
     assert "slots_log_sigma" not in state
 
 
+# --- what torch does to modules ---
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_gradients_of_single_images_by_vmap(gradient):
+    module = build(gradient=gradient)
+    whole, start = randn(3, 12, 6, seed=1), randn(3, 4, 8, seed=2)
+    inputs, mask = padded(whole, math.nan)
+    learned = {name: p for name, p in module.named_parameters() if not name.startswith("slots_")}
+
+    def loss(learned, inputs, start, mask):
+        options = dict(slots=start[None], mask=mask[None])
+        return functional_call(module, learned, (inputs[None],), options).slots.square().sum()
+
+    found = vmap(grad(loss), (None, 0, 0, 0))(learned, inputs, start, mask)
+    for i in range(3):
+        alone = loss(learned, inputs[i], start[i], mask[i])
+        for a, b in zip(found.values(), torch.autograd.grad(alone, list(learned.values())), strict=True):
+            close(a[i], b, atol=1e-10)
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_an_ensemble_by_vmap(gradient):
+    modules = [build(gradient=gradient, tolerance=0.05) for _ in range(3)]
+    for i, module in enumerate(modules):
+        with torch.no_grad():
+            module.project_q.weight.add_(0.1 * randn(8, 8, seed=i))
+    inputs, start = randn(2, 12, 6, seed=1), randn(2, 4, 8, seed=2)
+    skeleton = copy.deepcopy(modules[0]).to("meta")
+    with torch.no_grad():
+        together = vmap(lambda state: functional_call(skeleton, state, (inputs,), {"slots": start}).slots)(
+            stack_module_state(modules)[0]
+        )
+        for slots, module in zip(together, modules, strict=True):
+            close(slots, module(inputs, slots=start).slots)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_every_image_of_a_vmap_may_draw_its_own_start():
+    module, inputs = build(), randn(1, 12, 6).expand(3, 12, 6)
+    slots = vmap(lambda x: module(x[None]).slots[0], randomness="different")(inputs)
+    assert len(slots.flatten(0, 1).unique(dim=0)) == 12
+
+
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+def test_forward_mode_is_the_transpose_of_reverse_mode(gradient):
+    module, start = build(gradient=gradient, num_heads=2), randn(2, 4, 8, seed=2)
+    inputs, direction = randn(2, 12, 6, seed=1).requires_grad_(), randn(2, 12, 6, seed=3)
+    slots, forwards = jvp(lambda x: module(x, slots=start).slots, (inputs.detach(),), (direction,))
+    weights = randn(*slots.shape, seed=4)
+    backwards = torch.autograd.grad(module(inputs, slots=start).slots, inputs, weights)[0]
+    close((forwards * weights).sum(), (backwards * direction).sum(), atol=1e-10)
+
+
+@pytest.mark.parametrize("gradient", ["neumann", "exact"])
+def test_what_torch_func_cannot_transform_says_so(gradient):
+    module, inputs, start = build(gradient=gradient), randn(2, 12, 6), randn(2, 4, 8)
+    with pytest.raises(RuntimeError, match=r'"neumann".*torch\.func.*"unrolled" and "implicit" can'):
+        grad(lambda x: module(x, slots=start).slots.sum())(inputs)
+
+
+def test_on_the_meta_device_shapes_come_out():
+    with torch.device("meta"):
+        module = SlotAttention(6, 8, gradient="implicit", tolerance=0.1)
+        out = module(torch.empty(2, 5, 6), mask=torch.ones(2, 5, dtype=torch.bool), return_history=True)
+    assert (out.slots.shape, out.attention.shape, out.history.slots.shape) == ((2, 7, 8), (2, 7, 5), (4, 2, 7, 8))
+
+
+@pytest.fixture
+def unchecked():
+    """Symbolic sizes do not pass the comparison with annotations."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def compare_compiled() -> None:
+    for gradient in GRADIENTS:
+        module = build(gradient=gradient, tolerance=0.05, gradient_steps=2)
+        (inputs, mask), start = padded(randn(3, 12, 6, seed=1), 7.0), randn(3, 4, 8, seed=2)
+        whole = gradient in ("unrolled", "implicit")  # the others ask autograd for products in between
+        compiled = torch.compile(module, backend="eager", fullgraph=whole)
+        found = compiled(inputs.requires_grad_(), slots=start, mask=mask)
+        expected = module(inputs, slots=start, mask=mask)
+        close(found.slots, expected.slots, atol=1e-10)
+        close(found.attention, expected.attention, atol=1e-10)
+        if gradient != "exact":  # of slots that have not settled there is none
+            pairs = zip(gradients(found[:1], module, inputs), gradients(expected[:1], module, inputs), strict=True)
+            for a, b in pairs:
+                close(a, b, atol=1e-9)
+
+
+def test_compiled_it_is_the_same():
+    # In a process of its own: a compiler cannot follow the comparison of calls with annotations.
+    code = "import test_slot_attention; test_slot_attention.compare_compiled()"
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_exported_it_takes_a_batch_of_any_size(given, unchecked):
+    module = build(slot_init="gaussian" if given else "learned").eval()
+    batch = {0: torch.export.Dim("batch")}
+    options = {"slots": randn(3, 4, 8), "mask": padded(randn(3, 12, 6), 0.0)[1]} if given else {}
+    exported = torch.export.export(
+        module, (randn(3, 12, 6),), options, dynamic_shapes={"inputs": batch, **dict.fromkeys(options, batch)}
+    )
+    more = {name: torch.cat([value, value[:2]]) for name, value in options.items()}
+    inputs = randn(5, 12, 6, seed=1)
+    close(exported.module()(inputs, **more).slots, module(inputs, **more).slots)
+
+
+def test_exported_it_draws_its_own_start(unchecked):
+    module, batch = build().eval(), torch.export.Dim("batch")
+    exported = torch.export.export(module, (randn(3, 12, 6),), dynamic_shapes={"inputs": {0: batch}})
+    operators = {str(node.target) for node in exported.run_decompositions().graph.nodes}  # what ONNX gets to see
+    assert "aten.randn.default" in operators
+    assert "aten.randn.generator" not in operators
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize(("precision", "digits"), [(torch.float16, 0.02), (torch.bfloat16, 0.15)])
+@pytest.mark.filterwarnings("ignore:the gradient's linear system")
+def test_half_precision_is_half_precision_close(gradient, precision, digits):
+    module, inputs, start = build(gradient=gradient), randn(3, 50, 6, seed=1), randn(3, 4, 8, seed=2)
+    expected = module(inputs, slots=start)
+    rough = copy.deepcopy(module).to(precision)(inputs.to(precision), slots=start.to(precision))
+    assert rough.slots.dtype == rough.attention.dtype == precision
+    close(rough.attention.double(), expected.attention, atol=digits)
+    rough.slots.sum().backward()
+
+
+def test_in_half_precision_a_slot_that_owns_nothing_receives_the_mean():
+    # Its attention is 0 in float16, and so is ε = 1e-8; the sum over many inputs is above what float16 can hold.
+    module = SlotAttention(8, 8, num_slots=2)
+    with torch.no_grad():
+        module.project_q.weight.copy_(100 * torch.eye(8))
+        module.project_k.weight.copy_(torch.eye(8))
+    inputs = 0.1 * torch.randn(1, 40000, 8, generator=generator()) + 3 * torch.eye(8)[0]
+    start = 3 * torch.stack([torch.eye(8)[0], -torch.eye(8)[0]])[None]
+    exact = module(inputs, slots=start, num_iterations=1)
+    assert (exact.attention[0, 1] < 1e-8).all()
+    rough = module.half()(inputs.half(), slots=start.half(), num_iterations=1)
+    close(rough.slots.float(), exact.slots, atol=0.01)
+
+
+def test_distributed_training_waits_for_no_gradient_that_never_comes(tmp_path):
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(build(gradient="implicit"))
+        for _ in range(2):  # the second step complains about the first
+            wrapped(randn(2, 12, 6), generator=generator()).slots.sum().backward()
+    finally:
+        distributed.destroy_process_group()
+
+
+# --- layers of other kinds ---
+
+
+class LowRank(nn.Module):
+    """An adapter as LoRA adds it; `weight` is that of the frozen layer, as PEFT's are."""
+
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.down = nn.Parameter(randn(2, base.in_features, seed=1))
+        self.up = nn.Parameter(randn(base.out_features, 2, seed=2))
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    def forward(self, x):
+        return self.base(x) + x @ self.down.T @ self.up.T
+
+
+class Int8(nn.Module):
+    """A layer whose weights are whole numbers."""
+
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.scale = base.weight.detach().abs().max() / 127
+        self.register_buffer("weight", (base.weight.detach() / self.scale).round().to(torch.int8))
+
+    def forward(self, x):
+        return x @ self.weight.to(x.dtype).T * self.scale
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_an_adapter_counts_and_learns(heads):
+    module, inputs, start = build(num_heads=heads), randn(3, 12, 6, seed=1), randn(3, 4, 8, seed=2)
+    merged = copy.deepcopy(module)
+    for name in ("project_q", "project_k", "project_v"):
+        adapter = LowRank(getattr(module, name))
+        setattr(module, name, adapter)
+        with torch.no_grad():
+            getattr(merged, name).weight.add_(adapter.up @ adapter.down)
+    out = module(inputs, slots=start)
+    close(out.slots, merged(inputs, slots=start).slots, atol=1e-10)
+    out.slots.square().sum().backward()
+    for name in ("project_q", "project_k", "project_v"):
+        assert (getattr(module, name).down.grad != 0).all()
+
+
+def test_quantised_projections_are_called():
+    module, inputs, start = build(), randn(3, 12, 6, seed=1), randn(3, 4, 8, seed=2)
+    rounded = copy.deepcopy(module)
+    for name in ("project_q", "project_k", "project_v"):
+        layer = Int8(getattr(module, name))
+        setattr(module, name, layer)
+        with torch.no_grad():
+            getattr(rounded, name).weight.copy_(layer.weight * layer.scale)
+    close(module(inputs, slots=start).slots, rounded(inputs, slots=start).slots, atol=1e-10)
+
+
+def test_hooks_run_and_pruned_weights_are_pruned():
+    module, inputs, start = build(), randn(3, 12, 6, seed=1), randn(3, 4, 8, seed=2)
+    seen = []
+    assert isinstance(module.prepare(inputs), PreparedInputs)
+    module.project_v.register_forward_hook(lambda layer, given, values: seen.append(values.shape))
+    module.gru.register_full_backward_hook(lambda *_: seen.append("backwards"))
+    prune.l1_unstructured(module.project_k, "weight", amount=0.5)
+    with torch.no_grad():
+        module.project_k.weight_orig.add_(1)  # a pre-hook makes `weight` from it
+    assert isinstance(module.prepare(inputs), KeysAndValues)
+    found = module(inputs, slots=start).slots
+    found.sum().backward()
+    assert seen[-4:] == [(3, 12, 8), *["backwards"] * 3]
+    kept = module.project_k.weight_orig * module.project_k.weight_mask
+    assert (kept == 0).sum() == 24
+    plain = copy.deepcopy(build())
+    plain.project_k.weight = nn.Parameter(kept.detach())
+    close(found, plain(inputs, slots=start).slots, atol=1e-10)
+
+
+def test_weights_of_a_tensor_type_of_their_own_are_not_read():
+    module, inputs = build(), randn(3, 12, 6)
+    module.project_q.weight.__tensor_flatten__ = lambda: None  # the mark of such types; torchao quantises with one
+    assert isinstance(module.prepare(inputs), KeysAndValues)
+
+
+# --- configuration ---
+
+
+def test_a_configuration_builds_what_it_says():
+    config = AttentionConfig(slot_dim=8, num_slots=5, num_heads=2, gradient="neumann", gradient_steps=4, tolerance=0.1)
+    module = config.build(6)
+    assert module.config is config
+    for name, value in vars(config).items():
+        if name != "mlp_hidden_dim":
+            assert getattr(module, name) == value
+    assert (module.input_dim, module.mlp[0].out_features) == (6, config.mlp_hidden_dim)
+
+
+def test_a_ramp_of_gradient_steps_starts_at_its_end_and_moves_with_the_schedule():
+    config = AttentionConfig(8, 4, num_iterations=5, gradient="implicit", gradient_steps=Ramp(3, start=1, over=0.5))
+    module, model = config.build(6).double(), Model()
+    model.attention, plain = module, copy.deepcopy(module)
+    inputs, start = randn(2, 12, 6).requires_grad_(), randn(2, 4, 8, seed=2)
+    assert module.gradient_steps == 3
+    for progress, steps in ((0.0, 1), (0.2, 2), (0.3, 2), (0.4, 3), (1.0, 3)):  # 1, 1.8, 2.2, 2.6, 3
+        model.at(progress)
+        plain.gradient_steps = steps
+        for a, b in zip(*(gradients(m(inputs, slots=start)[:1], m, inputs) for m in (module, plain)), strict=True):
+            close(a, b)
+
+
+def test_what_never_gets_a_gradient_asks_for_none():
+    for slot_init in ("gaussian", "one_learned"):
+        module = build(slot_init=slot_init)
+        for gradient in (*GRADIENTS, "unrolled"):
+            module.gradient = gradient
+            for drawn in (module.slots_mu, module.slots_log_sigma):
+                assert drawn.requires_grad == (gradient == "unrolled")
+    assert build(slot_init="learned", gradient="implicit").slots_mu.requires_grad
+
+
 # --- bad input ---
 
 
-def corrupted(value: float) -> torch.Tensor:
-    inputs = randn(2, 5, 6)
+def corrupted(value: float, width: int = 6) -> torch.Tensor:
+    inputs = randn(2, 5, width)
     inputs[1, 3, 2] = value
     return inputs
 
@@ -486,6 +864,26 @@ def corrupted(value: float) -> torch.Tensor:
         (lambda m: m(corrupted(-math.inf)), ["finite", "infinite"]),
         (lambda m: m(randn(2, 5, 6), num_slots=0), ["num_slots", "at least 1", "got 0"]),
         (lambda m: m(randn(2, 5, 6), num_slots=-3), ["num_slots", "at least 1", "got -3"]),
+        (lambda m: m(randn(2, 5, 6), num_slots=1.5), ["num_slots", "whole number", "got 1.5"]),
+        (lambda m: m(randn(2, 5, 6), num_slots="4"), ["num_slots", "whole number", "got '4'"]),
+        (lambda m: m(randn(2, 5, 6), num_iterations=math.nan), ["num_iterations", "whole number", "got nan"]),
+        (lambda m: m(randn(2, 5, 6), num_iterations=3.0), ["num_iterations", "whole number", "got 3.0"]),
+        (lambda m: m(randn(2, 5, 6), generator=5), ["generator", "torch.Generator", "got 5"]),
+        (lambda m: m(None), ["inputs", "torch.float64", "got None"]),
+        (lambda m: m("image"), ["inputs", "torch.float64", "got 'image'"]),
+        (lambda m: m([[0.0]]), ["inputs", "torch.float64", "got [[0.0]]"]),
+        (lambda m: m(np.zeros((2, 5, 6))), ["inputs", "NumPy", "[2, 5, 6]", "torch.from_numpy"]),
+        (lambda m: m(randn(2, 5, 6).float()), ["inputs", "torch.float64", "got torch.float32"]),
+        (lambda m: m(randn(2, 5, 6).long()), ["inputs", "torch.float64", "got torch.int64"]),
+        (lambda m: m(randn(2, 5, 6), slots=corrupted(math.nan, 8)), ["slots", "finite", "NaN"]),
+        (lambda m: m(randn(2, 5, 6), slots=corrupted(math.inf, 8)), ["slots", "finite", "infinite"]),
+        (lambda m: m(randn(2, 5, 6), slots=randn(2, 4, 8).float()), ["slots", "torch.float64", "got torch.float32"]),
+        (lambda m: m(randn(2, 5, 6), slots=np.zeros((2, 4, 8))), ["slots", "NumPy", "[2, 4, 8]"]),
+        (lambda m: m(randn(2, 5, 6), mask=torch.ones(2, 4).bool()), ["mask", "[2, 5]", "got torch.bool [2, 4]"]),
+        (lambda m: m(randn(2, 5, 6), mask=torch.ones(2, 5)), ["mask", "torch.bool", "got torch.float32"]),
+        (lambda m: m(randn(2, 5, 6), mask=[[True] * 5] * 2), ["mask", "torch.bool", "got [[True"]),
+        (lambda m: m(randn(2, 5, 6), mask=torch.eye(2, 5).bool().roll(1, 1) & False), ["mask", "one real input"]),
+        (lambda m: m.initial_slots(None), ["batch_size", "whole number", "got None"]),
         (lambda m: m(randn(2, 5, 6), num_iterations=0), ["num_iterations", "at least 1", "got 0"]),
         (lambda m: m(randn(2, 5, 6), slots=randn(4, 8)), ["[4, 8]", "slot_dim=8"]),
         (lambda m: m(randn(2, 5, 6), slots=randn(2, 4, 9)), ["[2, 4, 9]", "slot_dim=8"]),
@@ -501,6 +899,18 @@ def corrupted(value: float) -> torch.Tensor:
         (lambda _: SlotAttention(6, mlp_hidden_dim=-1), ["mlp_hidden_dim", "got -1"]),
         (lambda _: SlotAttention(6, gradient_steps=0), ["gradient_steps", "got 0"]),
         (lambda _: SlotAttention(6, 8, num_heads=3), ["slot_dim=8", "num_heads=3"]),
+        (lambda _: SlotAttention(6.0), ["input_dim", "whole number", "got 6.0"]),
+        (lambda _: SlotAttention("6"), ["input_dim", "whole number", "got '6'"]),
+        (lambda _: SlotAttention(6, num_slots=True), ["num_slots", "whole number", "got True"]),
+        (lambda _: SlotAttention(6, eps=-1e-8), ["eps", "at least 0", "got -1e-08"]),
+        (lambda _: SlotAttention(6, eps=math.nan), ["eps", "at least 0", "got nan"]),
+        (lambda _: SlotAttention(6, eps="small"), ["eps", "number", "got 'small'"]),
+        (lambda _: SlotAttention(6, tolerance=math.nan), ["tolerance", "at least 0", "got nan"]),
+        (lambda _: SlotAttention(6, gradient=None), ["gradient", "unrolled", "got None"]),
+        (lambda _: setattr(build(), "gradient", "bptt"), ["gradient", "unrolled", "got 'bptt'"]),
+        (lambda _: AttentionConfig(num_heads=3).build(6), ["slot_dim=64", "num_heads=3"]),
+        (lambda _: AttentionConfig(gradient_steps=0).build(6), ["gradient_steps", "at least 1", "got 0"]),
+        (lambda _: AttentionConfig(gradient_steps=Ramp(3)).build(6), ["gradient_steps", "at least 1", "got 0.0"]),
         (lambda _: SlotAttention(6, slot_init="zeros"), ["slot_init", "gaussian", "learned", "one_learned", "'zeros'"]),
         (lambda _: SlotAttention(6, gradient="none"), ["gradient", "unrolled", "implicit", "'none'"]),
     ],

@@ -12,17 +12,15 @@ from pathlib import Path
 import pytest
 
 from slotlib import cli, sweep, zoo
+from slotlib.autoencoder import AutoencoderConfig
 from slotlib.sweep import Result, Row, Run, table
 from slotlib.training import Config
 
 TINY = [
-    "--model.encoder=strided",
-    "--model.encoder_channels=4",
-    "--model.slot_dim=8",
-    "--model.mlp_hidden_dim=8",
-    "--model.decoder=separable",
-    "--model.decoder_channels=8",
-    "--model.colour=slot",
+    "--model.encoder.channels=4",
+    "--model.attention.slot_dim=8",
+    "--model.attention.mlp_hidden_dim=8",
+    "--model.decoder.channels=8",
     "--train.steps=4",
     "--train.batch_size=2",
     "--train.eval_images=4",
@@ -57,8 +55,24 @@ def test_a_sweep_finishes_reports_failures_and_goes_on_where_it_stopped(tmp_path
     before = (good / "model.json").stat().st_mtime_ns
     cli.main([flag if not flag.startswith("--vary") else "--vary=train.lr=1e-3" for flag in asked])
     assert (good / "model.json").stat().st_mtime_ns == before
-    with pytest.raises(SystemExit, match="holds a run of another configuration"):
-        cli.main([*asked, "--train.clip=0.5"])
+    cli.main([*asked, "--vary=train.lr=1e-3", "--train.log_every=7"])  # which changes no run
+    for other, named in (
+        ("--train.clip=0.5", "train.clip was 0.05, is 0.5"),
+        ("--train.stop_at=2", "train.stop_at was 0"),
+    ):
+        with pytest.raises(SystemExit, match=f"holds a run of another configuration.*{named}"):
+            cli.main([*asked, other])
+
+
+def test_a_run_whose_model_remembers_another_configuration_is_known_again(tmp_path, monkeypatch):
+    """A `CodePrior` takes its autoencoder into its configuration; what was asked for is with the state of the run."""
+    config = cli.read_config("patches_prior", "--model.autoencoder=there")
+    (tmp_path / "step_00000001.json").write_text(json.dumps({"configuration": config.plain()}))
+    card = {"configuration": {"autoencoder": {}}, "metrics": [{"nats": 1.5}], "wall_seconds": 2}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    monkeypatch.setattr(sweep, "_start", None)
+    (result,) = sweep.sweep([Run(tmp_path, "", 0, config, [])])
+    assert result.metrics == {"nats": 1.5, "wall_seconds": 2} and not result.error
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -125,7 +139,7 @@ def test_no_more_runs_at_a_time_than_jobs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sweep, "_start", start)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    runs = [Run(tmp_path / str(seed), "", seed, Config(), []) for seed in range(7)]
+    runs = [Run(tmp_path / str(seed), "", seed, Config(AutoencoderConfig()), []) for seed in range(7)]
     ended = sweep.sweep(runs, jobs=3)
     assert most == 3
     assert [result.seed for result in ended] == list(range(7))
@@ -141,8 +155,9 @@ def test_by_default_there_are_as_many_jobs_as_cores():
     [
         (["--vary=train.lr"], "expected FIELD=VALUE"),
         (["--seeds=one"], "invalid"),
-        (["--vary=train.learning_rate=1"], "train.learning_rate"),
-        (["--train.stepz=3"], "train.stepz"),
+        (["--vary=train.learning_rate=1"], "train has no field 'learning_rate'"),
+        (["--train.stepz=3"], "train has no field 'stepz'"),
+        (["--config=nonsense"], "no configuration 'nonsense'"),
     ],
 )
 def test_a_mistake_ends_the_sweep_before_it_begins(tmp_path, capsys, flags, message):

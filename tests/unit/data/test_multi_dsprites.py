@@ -5,29 +5,43 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib.path import Path
 from scipy import stats
 
 from slotlib.data import dsprites, make
-from slotlib.data.multi_dsprites import CONTRAST, ORIENTATIONS, SCALES, SHAPES, VARIANTS
+from slotlib.data.multi_dsprites import CONTRAST, LOOKS, ORIENTATIONS, SCALES, SHAPES, VARIANTS
+
+
+@pytest.fixture(scope="module", params=LOOKS)
+def look(request) -> str:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def single() -> dict:
+def single(look) -> dict:
     """Single white sprites on black: the image is the coverage."""
-    return make("multi_dsprites", 6000, seed=1, variant="binarised", num_objects=1).batch(range(6000))
+    return make("multi_dsprites", 6000, seed=1, variant="binarised", num_objects=1, look=look).batch(range(6000))
 
 
-AREA = {"square": 18**2, "ellipse": math.pi * 13 * 6.5, "heart": (1 + math.pi / 4) * 12.8**2}
+AREA = {
+    "first": {"square": 18**2, "ellipse": math.pi * 13 * 6.5, "heart": (1 + math.pi / 4) * 12.8**2},
+    "published": {"square": 19.2**2, "ellipse": math.pi * 12.75 * 7.225, "heart": 180 * math.pi * 0.6 * 0.6625},
+}
+RATIO = {"first": 2, "published": 12.75 / 7.225}
+"""Of an oval's axes."""
+RISE = {"first": 0, "published": 1.95}
+"""How far a heart's centre of mass lies above its place."""
 
 
 @pytest.mark.parametrize("shape", range(3), ids=SHAPES)
-def test_the_area_grows_with_the_square_of_the_scale(single, shape):
+def test_the_area_grows_with_the_square_of_the_scale(single, look, shape):
     objects = {name: value[:, 0] for name, value in single["objects"].items()}
     for scale in SCALES:
         chosen = (objects["shape"] == shape) & (objects["scale"] == torch.tensor(scale))
         filled = single["image"][chosen, 0].sum((1, 2))
-        assert filled.mean() == pytest.approx(AREA[SHAPES[shape]] * scale**2, abs=0.6)
-        assert (filled - AREA[SHAPES[shape]] * scale**2).abs().max() < 4
+        area = AREA[look][SHAPES[shape]] * scale**2
+        assert filled.mean() == pytest.approx(area, abs=0.6, rel=0.02 * (look == "published"))
+        assert (filled - area).abs().max() < (4 if look == "first" else 0.15 * area)  # hard edges jump
 
 
 def test_the_mean_pixel_is_that_of_dsprites(single):
@@ -36,36 +50,68 @@ def test_the_mean_pixel_is_that_of_dsprites(single):
     assert np.mean(kinds) == pytest.approx(0.0425, abs=0.0005)
 
 
-def test_the_centre_of_mass_is_where_the_properties_say(single):
-    image, middle = single["image"][:, 0], torch.arange(64) + 0.5
-    for key, axis in (("x", 1), ("y", 2)):
-        along = (image.sum(axis) * middle).sum(1) / image.sum((1, 2))
-        assert (along - single["objects"][key][:, 0]).abs().max() < 0.1
-
-
-def test_the_heart_stands_and_the_oval_lies_before_they_turn_clockwise(single):
+def upright(single, look) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where pixels are as seen by a sprite that stands: to its right, and below."""
     objects = {name: value[:, 0] for name, value in single["objects"].items()}
-    middle = torch.arange(64) + 0.5
+    middle, angle = torch.arange(64) + 0.5, LOOKS[look].clockwise * objects["orientation"][:, None, None]
     right = (middle - objects["x"][:, None]).unsqueeze(1)
     down = (middle - objects["y"][:, None]).unsqueeze(2)
-    image, angle = single["image"][:, 0], objects["orientation"][:, None, None]
-    u, v = angle.cos() * right + angle.sin() * down, angle.cos() * down - angle.sin() * right
-    upright, large = image * v**3, objects["scale"] > 0.75
+    return angle.cos() * right + angle.sin() * down, angle.cos() * down - angle.sin() * right
+
+
+def test_the_centre_of_mass_is_where_the_properties_say(single, look):
+    image, objects = single["image"][:, 0], single["objects"]
+    rise = RISE[look] * objects["scale"][:, 0] * (objects["shape"][:, 0] == SHAPES.index("heart"))
+    for along, expected in zip(upright(single, look), (0, -rise), strict=True):
+        off = (image * along).sum((1, 2)) / image.sum((1, 2)) - expected
+        assert off.abs().max() < (0.1 if look == "first" else 0.5)
+        assert off.mean().abs() < 0.05
+
+
+def test_the_heart_stands_and_the_oval_lies_before_they_turn(single, look):
+    objects = {name: value[:, 0] for name, value in single["objects"].items()}
+    u, v = upright(single, look)
+    v = v + RISE[look] * objects["scale"][:, None, None] * (objects["shape"] == 2)[:, None, None]
+    image, large = single["image"][:, 0], objects["scale"] > 0.75
     hearts, ovals = ((objects["shape"] == k) & large for k in (2, 1))
-    assert (upright[hearts].sum((1, 2)) > 0).all()  # the tip, the longer end, points down
-    skew = (image * u**3).sum((1, 2))[hearts].abs()
-    assert (skew < 0.2 * upright[hearts].sum((1, 2))).all()  # and left mirrors right
+    tip, skew = (image * v**3).sum((1, 2))[hearts], (image * u**3).sum((1, 2))[hearts]
+    assert (tip > 0).all()  # the tip, the longer end, points down
+    assert skew.mean().abs() < 0.02 * tip.mean()  # and left mirrors right
+    assert look != "first" or (skew.abs() < 0.2 * tip).all()
     wide, tall = (image * u**2).sum((1, 2))[ovals], (image * v**2).sum((1, 2))[ovals]
-    assert ((wide / tall).sqrt() - 2).abs().max() < 0.15
+    assert ((wide / tall).sqrt() - RATIO[look]).abs().max() < 0.15
 
 
-def test_centres_lie_on_a_grid_of_32_by_32(single):
+def test_centres_lie_on_a_grid_of_32_by_32(single, look):
     for key in ("x", "y"):
-        place = single["objects"][key][:, 0] - 16.5
-        assert torch.equal(place, place.round())
-        assert stats.chisquare(np.bincount(place.long().numpy(), minlength=32)).pvalue > 1e-4
+        place = (single["objects"][key][:, 0] - LOOKS[look].first) / LOOKS[look].step
+        assert (place - place.round()).abs().max() < 1e-5
+        assert stats.chisquare(np.bincount(place.round().long().numpy(), minlength=32)).pvalue > 1e-4
     assert len(ORIENTATIONS) == 40
     assert ORIENTATIONS[1] == pytest.approx(0.16110732)  # as in dSprites' latents_values
+
+
+def test_published_sprites_are_all_of_a_pixel_or_nothing():
+    """A pixel is a sprite's if its centre lies within the outline: the heart's, walked along its curve."""
+    t = np.linspace(0, 2 * np.pi, 2000)
+    curve = np.stack([9.6 * np.sin(t) ** 3, -13 * np.cos(t) + 5 * np.cos(2 * t) + 2 * np.cos(3 * t) + np.cos(4 * t)], 1)
+    heart = Path(curve * (1, 0.6625) - (0, 1.45))
+    batch = make("multi_dsprites", 200, seed=2, num_objects=1, look="published").batch(range(200))
+    grid = np.stack(np.meshgrid(*[np.arange(64) + 0.5] * 2), axis=-1)
+    properties = torch.cat([batch["objects"][name] for name in ("shape", "scale", "orientation", "x", "y")], dim=1)
+    apart = []
+    for image, mask, (kind, scale, angle, x, y) in zip(batch["image"], batch["mask"], properties.tolist(), strict=True):
+        shape = int(kind)
+        turn = np.array([(math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle))])
+        points = (grid - (x, y)) @ turn / scale  # the other way than clockwise
+        if SHAPES[shape] == "heart":
+            inside = heart.contains_points(points.reshape(-1, 2)).reshape(64, 64)
+        else:
+            u, v = np.moveaxis(points, -1, 0)
+            inside = (abs(points).max(-1) < 9.6, (u / 12.75) ** 2 + (v / 7.225) ** 2 < 1)[shape]
+        apart.append((inside != mask.numpy().astype(bool)).sum())
+        assert len(image.flatten(1).unique(dim=1).T) == 2  # one colour on one colour
+    assert np.mean(apart) < 0.05  # a pixel on the outline, at most
 
 
 # --- colours ---
@@ -142,7 +188,7 @@ class Discs(dsprites.Sprites):
 
 def test_sprites_come_from_the_file(monkeypatch):
     monkeypatch.setattr(dsprites, "load", lambda path: Discs())
-    scenes = make("multi_dsprites", 30, seed=6, sprites="dsprites.npz")
+    scenes = make("multi_dsprites", 30, seed=6, sprites="dsprites.npz", look="first")
     drawn = make("multi_dsprites", 30, seed=6, min_visible=0).batch(range(30))
     for scene, objects in zip(scenes.__getitems__(range(30)), drawn["objects"]["colour"], strict=True):
         properties, mask = scene["objects"], scene["mask"]
@@ -167,6 +213,11 @@ def test_what_the_file_cannot_give_is_one_clear_error(tmp_path):
 def test_an_unknown_variant_is_one_clear_error():
     with pytest.raises(ValueError, match="unknown variant 'colour'; there are: binarised, colour_on_grey"):
         make("multi_dsprites", 5, variant="colour")
+
+
+def test_an_unknown_look_is_one_clear_error():
+    with pytest.raises(ValueError, match="unknown look 'blurred'; there are: first, published"):
+        make("multi_dsprites", 5, look="blurred")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

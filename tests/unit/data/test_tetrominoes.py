@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from slotlib.data import make, tetrominoes
-from slotlib.data.tetrominoes import BEVEL, COLOURS, LETTERS, PIECES
+from slotlib.data.tetrominoes import BEVELS, COLOURS, LETTERS, PIECES
 
 
 def fixed_tetrominoes() -> set[frozenset[tuple[int, int]]]:
@@ -25,7 +25,7 @@ def fixed_tetrominoes() -> set[frozenset[tuple[int, int]]]:
     return shapes
 
 
-def redrawn(objects: dict[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+def redrawn(objects: dict[str, torch.Tensor], look: str) -> tuple[np.ndarray, np.ndarray]:
     """Image and mask of one scene, drawn again from the properties it claims to have, block by block."""
     image, mask = np.zeros((3, 35, 35)), np.zeros((35, 35), dtype=int)
     for i in range(len(objects["present"])):
@@ -36,7 +36,7 @@ def redrawn(objects: dict[str, torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
             top, left = objects["y"][i] + 5 * row, objects["x"][i] + 5 * column
             assert (mask[top : top + 5, left : left + 5] == 0).all(), "pieces overlap"
             mask[top : top + 5, left : left + 5] = i + 1
-            image[:, top : top + 5, left : left + 5] = np.array(colour)[:, None, None] * BEVEL.numpy() / 255
+            image[:, top : top + 5, left : left + 5] = np.array(colour)[:, None, None] * BEVELS[look].numpy() / 255
     return image, mask
 
 
@@ -54,19 +54,34 @@ def test_the_pieces_are_the_nineteen_fixed_tetrominoes():
     assert ours == fixed_tetrominoes()
 
 
-def test_the_bevel_tells_the_sides_of_a_block_apart():
+@pytest.mark.parametrize("look", BEVELS)
+def test_the_bevel_tells_the_sides_of_a_block_apart(look):
     # Lit from above: without it, touching pieces of one colour could not be told apart.
-    top, middle, bottom, side = BEVEL[0], BEVEL[1:-1, 1:-1], BEVEL[-1], BEVEL[1:-1, [0, -1]]
-    assert top.min() == BEVEL.max() == 255
-    assert top.min() > middle.max() >= middle.min() > side.max() >= side.min() > bottom.max() > 0
-    assert torch.equal(BEVEL, BEVEL.flip(1))
+    bevel = BEVELS[look]
+    top, face, bottom = bevel[0, 1:-1], bevel[1:-1, 1:-1], bevel[-1, 1:-1]
+    assert top.min() == bevel.max() == 255
+    assert top.min() > face.max() >= face.min() > bottom.max() > 0
+    left, right = bevel[1:-1, 0], bevel[1:-1, -1]
+    assert torch.equal(left, right) == (look == "first")
+    assert bottom.max() < left.min() < face.min()
 
 
+def test_the_published_bevel_is_a_raised_tile_lit_from_the_upper_right():
+    # Face .63 of full brightness, edges 1, .75, .5 and .25; a corner is the mean of its two edges.
+    bevel = BEVELS["published"].double() / 256
+    top, right, left, bottom = 1, 0.75, 0.5, 0.25
+    assert (bevel[1:-1, 1:-1] == 0.625).all()
+    corners = {(0, 0): (top, left), (0, -1): (top, right), (-1, 0): (bottom, left), (-1, -1): (bottom, right)}
+    for (row, column), edges in corners.items():
+        assert bevel[row, column] == pytest.approx(sum(edges) / 2, abs=1 / 256)
+
+
+@pytest.mark.parametrize("look", BEVELS)
 @pytest.mark.parametrize("num_objects", [1, 3, 6, (1, 6), (2, 3)])
-def test_image_mask_and_properties_tell_one_story(num_objects):
-    scenes = make("tetrominoes", 60, seed=4, num_objects=num_objects)
+def test_image_mask_and_properties_tell_one_story(num_objects, look):
+    scenes = make("tetrominoes", 60, seed=4, num_objects=num_objects, look=look)
     for scene in scenes.__getitems__(range(60)):
-        image, mask = redrawn(scene["objects"])
+        image, mask = redrawn(scene["objects"], look)
         np.testing.assert_array_equal(scene["mask"], mask)
         np.testing.assert_allclose(scene["image"], image, rtol=0, atol=1e-6)
         # A piece is whole, inside the image, and covered by nobody: four blocks of 25 pixels.
@@ -133,7 +148,7 @@ def test_held_out_pieces_never_appear_or_alone(novel):
     [(0, "ffc940669ff0c5f8"), (1, "d17a3a46e8ffbb15"), (2, "1c8158398f4696b8"), (2**40, "96d0aed380a84f56")],
 )
 def test_the_scenes_that_shipped_models_were_trained_on_never_change(seed, digest):
-    batch = make("tetrominoes", 1000, seed=seed).batch(range(1000))
+    batch = make("tetrominoes", 1000, seed=seed, look="first").batch(range(1000))
     content = hashlib.sha256()
     for part in (batch["image"], batch["mask"], *batch["objects"].values()):
         content.update(part.contiguous().numpy().tobytes())
@@ -182,6 +197,11 @@ def test_a_number_of_objects_out_of_range_is_one_clear_error(num_objects):
     with pytest.raises(ValueError, match="num_objects must be within 1 to 6") as error:
         make("tetrominoes", 5, num_objects=num_objects)
     assert str(num_objects) in str(error.value)
+
+
+def test_an_unknown_look_is_one_clear_error():
+    with pytest.raises(ValueError, match="unknown look 'flat'; there are: first, published"):
+        make("tetrominoes", 5, look="flat")
 
 
 def test_pieces_that_do_not_fit_are_one_clear_error(monkeypatch):

@@ -1,0 +1,159 @@
+"""The house: imports point one way, training knows no model, and a schedule is moved by `Model.at` alone.
+
+What is here is read off the source, imports inside functions too; those for types only do not count.
+"""
+
+import ast
+import dataclasses
+import graphlib
+import importlib
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import jaxtyping
+import pytest
+import torch
+
+import slotlib
+from slotlib.model import Model, Ramp
+
+FOLDER = Path(slotlib.__file__).parent
+GROUPS = {
+    "basics": "arguments check configuration model version",
+    "storage": "checkpoint log older zoo",
+    "data": "data",
+    "parts": "attention decoders diagnosis encoders implicit latents likelihoods matching metrics slot_attention vq",
+    "pictures": "course plots widgets",
+    "models": "autoencoder patches prior set_prediction slate svq",
+    "loop": "evaluation training",
+    "commands": "cli sweep",
+}
+"""Every module, and `data` for all of its own."""
+MAY_IMPORT = {
+    "basics": "basics",
+    "storage": "basics storage",
+    "data": "basics storage data",
+    "parts": "basics data parts",
+    "pictures": "basics pictures",
+    "models": "basics storage data parts pictures models",
+    "loop": "basics storage data loop",
+    "commands": "basics storage data pictures loop commands",
+}
+
+
+def module_name(path):
+    parts = ["slotlib", *path.relative_to(FOLDER).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(FOLDER.rglob("*.py"))}
+
+
+def imported(tree):
+    """The modules of slotlib that a module imports."""
+    guarded = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for_types = {node for guard in guarded for node in ast.walk(guard)}
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "slotlib")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "slotlib":
+            for alias in node.names:
+                below = f"{node.module}.{alias.name}"
+                yield below if below in SOURCES else node.module
+
+
+IMPORTS = {name: set(imported(tree)) for name, tree in SOURCES.items()}
+GROUP_OF = {f"slotlib.{name}": group for group, names in GROUPS.items() for name in names.split()}
+MODELS = {kind.__module__ for path, kind in Model.known.items() if "." not in path}
+
+
+def group_of(name):
+    """None for the package itself and `__main__`, which are on top of everything."""
+    return GROUP_OF.get(".".join(name.split(".")[:2]))
+
+
+def reached(name):
+    """All that a module imports, and what that imports."""
+    found, new = set(), {name}
+    while new:
+        found |= new
+        new = set().union(*(IMPORTS[each] for each in new)) - found
+    return found - {name}
+
+
+def test_there_is_no_circle():
+    order = list(graphlib.TopologicalSorter(IMPORTS).static_order())  # raises CycleError, naming it
+    assert set(order) == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name not in ("slotlib", "slotlib.__main__")])
+def test_imports_point_one_way(name):
+    allowed = MAY_IMPORT[group_of(name)].split()
+    assert {each for each in IMPORTS[name] if group_of(each) not in allowed} == set()
+
+
+def test_the_groups_are_those_of_the_package():
+    assert set(GROUP_OF) == {".".join(name.split(".")[:2]) for name in SOURCES} - {"slotlib", "slotlib.__main__"}
+    assert {name for name, group in GROUP_OF.items() if group == "models"} == MODELS
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if group_of(name) in ("parts", "loop", "storage", "data")])
+def test_only_models_and_commands_know_models(name):
+    assert reached(name) & MODELS == set()
+
+
+def test_the_command_line_is_on_top():
+    assert [name for name in SOURCES if "slotlib.cli" in IMPORTS[name]] == ["slotlib.__main__"]
+
+
+@pytest.mark.parametrize("name", ["slotlib.training", "slotlib.evaluation", "slotlib.zoo"])
+def test_no_model_is_asked_for_its_type(name):
+    """`isinstance` is for plain numbers and dictionaries."""
+    for call in ast.walk(SOURCES[name]):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            assert call.func.id not in ("hasattr", "getattr", "setattr"), ast.unparse(call)
+            if call.func.id == "isinstance":
+                kinds = {each.id for each in ast.walk(call.args[1]) if isinstance(each, ast.Name)}
+                assert kinds <= {"int", "float", "list", "Mapping"}, ast.unparse(call)
+
+
+def scheduled():
+    """Every field of slotlib in which a ramp may stand."""
+    for name in SOURCES:
+        if name == "slotlib.__main__":
+            continue
+        for kind in vars(importlib.import_module(name)).values():
+            if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+                hints = get_type_hints(kind)
+                yield from (f.name for f in dataclasses.fields(kind) if Ramp in get_args(hints[f.name]))
+
+
+def test_scheduled_state_is_set_by_at_and_by_constructors_alone():
+    names = set(scheduled())
+    assert {"gradient_steps", "shading", "noise", "sparsity", "quantise", "colour_dims"} <= names
+    found = []
+    for module, tree in SOURCES.items():
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef) and function.name not in ("__init__", "at"):
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in names:
+                        found.append(f"{module}.{function.name}: {ast.unparse(node)}")
+    assert found == []
+
+
+def test_annotations_are_compared_with_what_comes():
+    if jaxtyping.config.jaxtyping_disable:
+        pytest.skip("left out by JAXTYPING_DISABLE")
+    try:  # pytest.raises leaves it out, see conftest.py
+        slotlib.metrics.fg_ari(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(3, 3, dtype=torch.int64))
+    except jaxtyping.TypeCheckError:
+        return
+    pytest.fail("two batch sizes went unnoticed")
+
+
+def test_models_are_listed_nowhere():
+    assert "MODELS" not in vars(slotlib.zoo)
