@@ -68,10 +68,12 @@ def weighted_mean(
     update of the same scale. `eps` is added to every weight first, as in the official code of slot attention, so a
     query that owns nothing receives the plain mean of all values instead of 0/0.
 
-    Raises ValueError for an `eps` below 0 or a mask that does not fit.
+    Raises ValueError for another number of weights than of values, an `eps` below 0, or a mask that does not fit.
     """
     check.number("eps", eps)
     check.floating(weights=weights, values=values)
+    if weights.shape[-1] != values.shape[-2]:
+        raise ValueError(f"there are weights for {weights.shape[-1]} values, but {values.shape[-2]} values")
     weights = weights + eps
     if mask is not None:
         check.mask(mask, values.shape[:-1])
@@ -132,7 +134,7 @@ class MultiHeadAttention(nn.Module):
         check.choice("over", over, Axis)
         if dim % num_heads:
             raise ValueError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}")
-        self.num_heads = num_heads
+        self.dim, self.num_heads = dim, num_heads
         self.over: Axis = over
         self.project_q = nn.Linear(dim, dim, bias=False)
         self.project_k = nn.Linear(dim, dim, bias=False)
@@ -148,7 +150,14 @@ class MultiHeadAttention(nn.Module):
         inputs: Float[Tensor, "batch keys dim"],
         mask: Bool[Tensor, "batch keys"] | None = None,
     ) -> AttentionOutput:
-        """Let `queries` read from `inputs`. Weights are returned per head, `[batch, heads, queries, keys]`."""
+        """Let `queries` read from `inputs`. Weights are returned per head, `[batch, heads, queries, keys]`.
+
+        Raises ValueError for queries, inputs or a mask that do not fit.
+        """
+        check.floating(queries=queries, inputs=inputs)
+        for name, x in (("queries", queries), ("inputs", inputs)):
+            if x.ndim != 3 or x.shape[2] != self.dim:
+                raise ValueError(f"{name} must be [batch, {name}, dim={self.dim}], got {check.described(x)}")
         if mask is not None:
             check.mask(mask, inputs.shape[:-1])
             inputs = _without_padding(inputs, mask)  # NaN would come back from the projections' gradient

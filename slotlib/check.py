@@ -43,6 +43,12 @@ def choice(name: str, value: object, options: Any) -> None:
         raise ValueError(f"{name} must be one of {get_args(options)}, got {described(value)}")
 
 
+def generator(value: object) -> None:
+    """Raises ValueError unless `value` is a `torch.Generator`, or None for torch's global one."""
+    if not isinstance(value, torch.Generator | None):
+        raise ValueError(f"generator must be a torch.Generator or None, got {described(value)}")
+
+
 def floating(**tensors: object) -> None:
     """Raises ValueError unless all are floating point, with two axes or more, and (but under autocast) of one type."""
     first = None

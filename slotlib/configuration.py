@@ -133,21 +133,22 @@ def _dataclass(expected: Any, default: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise ValueError(f"{where} must be the fields of a {expected.__name__}, got {value!r}")
     class_path, own = split(value, where)
-    start: Any = default if class_path is None else named(expected, class_path, f"{where}.class_path")
+    start = default if class_path is None else named(expected, class_path, f"{where}.class_path")
     kind = start if isinstance(start, type) else type(start)
     known = {field.name: (field, hint) for field, hint in _fields(kind)}
-    found = {}
+    found = {} if start is kind else {name: getattr(start, name) for name in known}
     for name, each in own.items():
         if name not in known:
             raise ValueError(f"{where} has no field {name!r}; {kind.__name__} has: {', '.join(sorted(known))}")
         field, hint = known[name]
-        structured, place = _structured(hint), f"{where}.{name}"
+        structured, there = _structured(hint), found.get(name)
         if structured and isinstance(each, Mapping):
-            found[name] = _dataclass(structured, _default(field, hint), each, place)
+            default = there if dataclasses.is_dataclass(there) else _default(field, hint)
+            found[name] = _dataclass(structured, default, each, f"{where}.{name}")
         else:
-            found[name] = made(hint, each, place)
+            found[name] = made(hint, each, f"{where}.{name}")
     try:
-        return kind(**found) if start is kind else dataclasses.replace(start, **found)
+        return kind(**found)
     except (TypeError, ValueError) as error:  # a field without a default is missing, or a value is out of range
         named_there = str(error).startswith(f"{where}.")
         raise ValueError(str(error) if named_there else f"{where}: {error}") from None

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -60,6 +59,8 @@ def align(masks: Float[Tensor, "batch slots pixels"], rounds: int = 3) -> Float[
     Slots that start at random noise come in another order in every image, so masks that never move would seem to.
     Images are matched to the first (Hungarian, by the masks' inner products), then to the mean of all, a few times.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     aligned, reference = masks, masks[0]
     for _ in range(rounds):
         gain = torch.einsum("kp,bjp->bkj", reference, masks).cpu().numpy()

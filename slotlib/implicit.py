@@ -15,6 +15,7 @@ Throughout, the first axis of z is a batch whose samples f treats apart: each ha
 and stops on its own.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -48,13 +49,31 @@ class FixedPoint(NamedTuple):
     """How w was found (gradient="exact"): empty before the backward pass."""
 
 
+def _check_point(**points: object) -> None:
+    for name, z in points.items():
+        if not isinstance(z, Tensor) or z.ndim < 1 or not z.is_floating_point():
+            raise ValueError(f"{name} must be floating point [batch, ...], got {check.described(z)}")
+
+
+def _check_update(f: object) -> None:
+    if not callable(f):
+        raise ValueError(f"f must be a function, got {check.described(f)}")
+
+
+def _flat(z: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch n"]:
+    return z.reshape(z.shape[0], math.prod(z.shape[1:]))
+
+
 # --- solving ---
 
 
 def residual(value: Float[Tensor, "batch *shape"], z: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch"]:
     """How far from fixed each sample is: ‖value − z‖ / ‖value‖ with value = f(z), and 0 where nothing moved."""
+    _check_point(value=value, z=z)
+    if value.shape != z.shape:
+        raise ValueError(f"value must be {list(z.shape)} as z, got {check.described(value)}")
     precision = torch.promote_types(value.dtype, torch.float32)
-    move, size = (t.detach().to(precision).reshape(z.shape[0], -1).norm(dim=1) for t in (value - z, value))
+    move, size = (_flat(t.detach().to(precision)).norm(dim=1) for t in (value - z, value))
     return torch.where(move == 0, move, move / size)
 
 
@@ -86,10 +105,8 @@ def solve(
     check.number("tolerance", tolerance, above=True)
     check.whole("max_iterations", max_iterations)
     check.whole("memory", memory)
-    if not callable(f):
-        raise ValueError(f"f must be a function, got {check.described(f)}")
-    if not isinstance(z, Tensor) or z.ndim < 1 or not z.is_floating_point():
-        raise ValueError(f"z must be floating point [batch, ...], got {check.described(z)}")
+    _check_update(f)
+    _check_point(z=z)
     propose = {"plain": lambda z, value: value, "anderson": _Anderson(memory), "broyden": _Broyden(memory)}[method]
     batch, shape = z.shape[0], z.shape
 
@@ -110,7 +127,7 @@ def solve(
             active = active & ~(least <= tolerance)  # written so that NaN never counts as arrived
             if not check.holds(active.any(), otherwise=True):
                 break
-            z = where(active, propose(z.reshape(batch, -1), value.reshape(batch, -1)).view(shape), kept)
+            z = where(active, propose(_flat(z), _flat(value)).view(shape), kept)
     return Solution(kept, least, iterations, ~active)
 
 
@@ -248,6 +265,17 @@ def last_steps(
     What comes back to z* goes straight to `start`, if given. `report` gets the solution for w, whose residual shall be
     `adjoint_tolerance`, or the root of what the precision of f resolves if that is more.
     """
+    _check_update(f)
+    _check_point(z=z)
+    check.choice("gradient", gradient, Gradient)
+    check.whole("steps", steps)
+    check.choice("adjoint_method", adjoint_method, Method)
+    check.number("adjoint_tolerance", adjoint_tolerance)
+    check.whole("adjoint_iterations", adjoint_iterations)
+    if start is not None:
+        _check_point(start=start)
+        if start.shape != z.shape:
+            raise ValueError(f"start must be {list(z.shape)} as z, got {check.described(start)}")
     z = z.detach() if start is None else z.detach() + (start - start.detach())
     series = gradient in ("neumann", "exact") and torch.is_grad_enabled()
     if series and torch._C._are_functorch_transforms_active():
@@ -337,6 +365,8 @@ class _Replace(torch.autograd.Function):
 
 def _products(f: Update, z: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Update, Update]:
     """v ↦ Jv and w ↦ Jᵀw at z. Jv is the derivative of Jᵀw by w, so that f needs no forward-mode derivatives."""
+    _check_update(f)
+    _check_point(z=z)
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = f(z, *(x.detach() for x in inputs))
@@ -349,12 +379,13 @@ def _products(f: Update, z: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Update,
 
 
 def _noise(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    check.generator(generator)
     device = z.device if generator is None else generator.device
     return torch.randn(z.shape, generator=generator, dtype=z.dtype, device=device).to(z.device)
 
 
 def _length(v: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *ones"]:
-    return v.reshape(v.shape[0], -1).norm(dim=1).view(-1, *[1] * (v.ndim - 1)).clamp(min=torch.finfo(v.dtype).tiny)
+    return _flat(v).norm(dim=1).view(-1, *[1] * (v.ndim - 1)).clamp(min=torch.finfo(v.dtype).tiny)
 
 
 def spectral_norm(

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,6 +44,8 @@ def _check(cost: Float[Tensor, "batch predictions objects"]) -> None:
 
 def _assign(cost: Tensor) -> Tensor:
     """SciPy's solver for one image after the other, `[batch, 2, pairs]`."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     pairs = [linear_sum_assignment(image) for image in cost.cpu().numpy()]
     shape = cost.shape[0], 2, min(cost.shape[1:])
     return torch.tensor([[side.tolist() for side in pair] for pair in pairs], device=cost.device).long().view(shape)

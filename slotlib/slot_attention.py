@@ -295,8 +295,7 @@ class SlotAttention(nn.Module):
         count = self.num_slots if num_slots is None else num_slots
         check.whole("batch_size", batch_size, least=0)
         check.whole("num_slots", count)
-        if not isinstance(generator, torch.Generator | None):
-            raise ValueError(f"generator must be a torch.Generator or None, got {check.described(generator)}")
+        check.generator(generator)
         if self.slot_init == "learned":
             if count != self.num_slots:
                 raise ValueError(
@@ -325,19 +324,11 @@ class SlotAttention(nn.Module):
         """
         if slots is None:
             return self.initial_slots(batch_size, num_slots, generator)
-        if not (
-            self._is_fit(slots)
-            and slots.ndim == 3
-            and slots.shape[0] == batch_size
-            and slots.shape[1] > 0
-            and slots.shape[2] == self.slot_dim
-        ):
-            raise ValueError(
-                f"slots must be {self._dtype} [batch={batch_size}, slots >= 1, slot_dim={self.slot_dim}], "
-                f"got {check.described(slots)}"
-            )
-        if num_slots not in (None, slots.shape[1]):
-            raise ValueError(f"slots has {slots.shape[1]} slots but num_slots={num_slots} was asked for")
+        self._check_slots(slots, batch_size)
+        if num_slots is not None:
+            check.whole("num_slots", num_slots)
+            if num_slots != slots.shape[1]:
+                raise ValueError(f"slots has {slots.shape[1]} slots but num_slots={num_slots} was asked for")
         if not check.holds(slots.isfinite().all(), otherwise=True):
             raise ValueError("slots must be finite, got NaN or infinite values")
         return slots
@@ -377,17 +368,23 @@ class SlotAttention(nn.Module):
         return type(layer) in self.readable and not any(hooks) and not any(wrapped)
 
     def step(self, slots: Slots, prepared: Prepared) -> tuple[Slots, Attention]:
-        """One iteration: the new slots, and the attention (softmax over slots) that made them."""
+        """One iteration: the new slots, and the attention (softmax over slots) that made them.
+
+        Raises ValueError for slots that do not fit the module and the inputs, or inputs that were not prepared.
+        """
+        if not isinstance(prepared, Prepared):
+            raise ValueError(f"prepared must come from SlotAttention.prepare, got {check.described(prepared)}")
+        self._check_slots(slots, prepared[0].shape[0])
         if isinstance(prepared, KeysAndValues):
             return iteration(self, slots, *prepared)
-        (batch, count, _), heads = slots.shape, self.num_heads
         x, key, value, mask = prepared
+        (batch, inputs, width), count, heads = x.shape, slots.shape[1], self.num_heads
 
         # q·(W_k x) = (W_kᵀ q)·x: the slots come to the inputs' side, and keys are never formed.
         reach = F.linear(self.norm_slots(slots), key)
-        reach = reach.view(batch, count, heads, -1).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, input_dim]
+        reach = reach.view(batch, count, heads, width).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, input_dim]
         scores = torch.bmm(reach, x.transpose(1, 2)) if torch.compiler.is_compiling() else _Scores.apply(reach, x)
-        attention = scores.view(batch, heads, count, -1).softmax(dim=2)
+        attention = scores.view(batch, heads, count, inputs).softmax(dim=2)
 
         # Σ a (W_v x) = W_v (Σ a x): the inputs are averaged as they are, and values are never formed.
         half = attention.dtype == torch.float16  # where ε is 0, and the sum over many inputs infinite
@@ -398,13 +395,13 @@ class SlotAttention(nn.Module):
         weights = (attention.float() if half else attention).flatten(1, 2) + eps
         total = weights.sum(dim=-1, keepdim=True)
         mean = torch.bmm((weights / total).half(), x) if half else torch.bmm(weights, x) / total
-        mean = mean.view(batch, heads, count, -1).transpose(1, 2).flatten(2)  # [batch, slots, heads · input_dim]
+        mean = mean.view(batch, heads, count, width).transpose(1, 2).flatten(2)  # [batch, slots, heads · input_dim]
 
         gru = self.gru
         updated = torch.gru_cell(
             mean.flatten(0, 1), slots.flatten(0, 1), value, gru.weight_hh, gru.bias_ih, gru.bias_hh
         )
-        slots = updated.view(batch, count, -1)
+        slots = updated.view(batch, count, self.slot_dim)
         slots = slots + self.mlp(self.norm_mlp(slots))
         return slots, attention.squeeze(1) if heads == 1 else attention.mean(dim=1)
 
@@ -480,6 +477,19 @@ class SlotAttention(nn.Module):
         slots = self.start(inputs.shape[0], num_slots, slots, generator)
         iterations = self.num_iterations if num_iterations is None else num_iterations
         return self.iterate(prepared, slots, iterations, self.step, return_history)
+
+    def _check_slots(self, slots: Slots, batch_size: int) -> None:
+        if not (
+            self._is_fit(slots)
+            and slots.ndim == 3
+            and slots.shape[0] == batch_size
+            and slots.shape[1] > 0
+            and slots.shape[2] == self.slot_dim
+        ):
+            raise ValueError(
+                f"slots must be {self._dtype} [batch={batch_size}, slots >= 1, slot_dim={self.slot_dim}], "
+                f"got {check.described(slots)}"
+            )
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -7,10 +7,13 @@ scenes in one vectorised call; a format of files is a subclass of `Files`. Your 
 
 import importlib
 import inspect
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from slotlib import configuration
+from slotlib.check import described, whole
 from slotlib.data import clevr, multi_dsprites, shapes, tetrominoes
 from slotlib.data.clevr_folder import ClevrFolder
 from slotlib.data.dsprites import DSprites
@@ -41,8 +44,11 @@ GENERATORS: dict[str, Generator] = {
     "multi_dsprites": multi_dsprites.GENERATOR,
     "clevr": clevr.GENERATOR,
 }
+logger = logging.getLogger(__name__)
+
 READERS: dict[str, type[Files]] = {".npz": DSprites, ".hdf5": Hdf5, ".h5": Hdf5}
 """By the ending of a file; anything else is TFRecords."""
+_ENDINGS = {*READERS, ".tfrecords", ".tfrecord", ".gz"}  # what the name of no function ends with
 
 
 def make(name: str, size: int, seed: int = 0, **options: Any) -> Scenes:
@@ -60,23 +66,29 @@ def make(name: str, size: int, seed: int = 0, **options: Any) -> Scenes:
     """
     generator = _generator(name)
     parameters = inspect.signature(generator.draw).parameters
-    known = [*parameters][2:]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for option in options:
-            if option not in known:
-                raise TypeError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
-    if size < 1:
-        raise ValueError(f"size must be at least 1, got {size}")
+        _known(name, options, [*parameters][2:])
     return Scenes(name, generator, size, seed, options)
 
 
+def _known(name: str, options: dict[str, Any], known: Sequence[str]) -> None:
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{name} has no option {option!r}; it has: {', '.join(known)}")
+
+
 def _generator(name: str) -> Generator:
+    if not isinstance(name, str):
+        raise ValueError(f"the name of a dataset must be a word, got {described(name)}")
     if name in GENERATORS:
         return GENERATORS[name]
     module, _, function = name.rpartition(".")
     if not module:
         known = ", ".join(sorted(GENERATORS))
-        raise ValueError(f"unknown dataset {name!r}; there are: {known} (your own is named as my_module.draw)")
+        raise ValueError(
+            f"no file or folder at {name}, and unknown dataset {name!r}; there are: {known} (your own is named as "
+            "my_module.draw)"
+        )
     try:
         draw = getattr(importlib.import_module(module), function)
         first = list(inspect.signature(draw).parameters)[:2]
@@ -114,7 +126,19 @@ def read(path: Path | str, reader: str = "", **options: Any) -> Files:
         kind = ClevrFolder if (path / "scenes").is_dir() else ImageFolder
     else:
         kind = READERS.get(path.suffix, Records)
+    _known(kind.__name__, options, _options(kind))
     return kind(path, **options)
+
+
+def _options(kind: type[Files]) -> list[str]:
+    """The options of a reader: its own, and those that it hands on."""
+    found: list[str] = []
+    for each in kind.__mro__:
+        parameters = inspect.signature(each.__init__).parameters.values()
+        found += [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters):
+            break
+    return [name for name in dict.fromkeys(found) if name not in ("self", "path", "records")]
 
 
 def find(name: str, count: int, seed: int = 0, **options: Any) -> Source:
@@ -135,6 +159,8 @@ def held_out(name: str, size: int, images: int, seed: int, **options: Any) -> tu
 
     Raises what `make` and `read` do, and ValueError for files of too few scenes.
     """
+    whole("size", size)
+    whole("images", images)
     if not _on_disk(name):
         return make(name, size, 2 * seed + 1, **options), make(name, images, 2 * seed + 2, **options)
     files = read(name, **options)
@@ -148,8 +174,11 @@ def held_out(name: str, size: int, images: int, seed: int, **options: Any) -> tu
 
 def _on_disk(name: str) -> bool:
     """Whether a dataset's name is a path. Raises FileNotFoundError for a path where nothing is."""
+    path = Path(name)
     if name in GENERATORS:
+        if path.exists():
+            logger.warning("%s: the generated dataset, not what lies here under that name (which is ./%s)", name, name)
         return False
-    if "/" in name and not Path(name).exists():
+    if not path.exists() and (len(path.parts) > 1 or path.suffix in _ENDINGS):
         raise FileNotFoundError(f"no file or folder at {name}")
-    return Path(name).exists()
+    return path.exists()

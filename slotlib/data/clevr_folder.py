@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from slotlib.data.files import DataError, Files, Item, picture, rgb
+from slotlib.check import whole
+from slotlib.data import pictures
+from slotlib.data.files import MOST_OBJECTS, DataError, Files, Item, guarded
 from slotlib.data.targets import CATEGORIES
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,8 @@ class ClevrFolder(Files):
     values = CATEGORIES
 
     def __init__(self, path: Path | str, split: str | None = None, max_objects: int | None = None, **options: Any):
+        if max_objects is not None:
+            whole("max_objects", max_objects)
         path = Path(path)
         splits = sorted(p.name.removeprefix("CLEVR_").removesuffix("_scenes.json") for p in path.glob("scenes/*.json"))
         if split is None and len(splits) != 1:
@@ -59,7 +64,7 @@ class ClevrFolder(Files):
         folders = {kind: path / kind / self.split for kind in ("images", "masks")}
         if not folders["images"].is_dir():
             raise FileNotFoundError(f"no image folder at {folders['images']}")
-        info, scenes = self._scenes()
+        declared, scenes = self._scenes()
         self.images = folders["images"]
         self.masks = folders["masks"] if folders["masks"].is_dir() else None
 
@@ -67,20 +72,29 @@ class ClevrFolder(Files):
         kept = [k for k, scene in enumerate(scenes) if max_objects is None or len(scene["objects"]) <= max_objects]
         super().__init__(path, len(kept), **options)
         most = max((len(scenes[k]["objects"]) for k in kept), default=0)
-        rows = info.get("slotlib", {}).get("max_objects") or max(most, max_objects or MAX_OBJECTS)
+        rows = max(most, declared or max_objects or MAX_OBJECTS)
+        if rows > MOST_OBJECTS:
+            raise DataError(f"{self.scenes_file}: expected at most {MOST_OBJECTS} objects in a scene, got {rows}")
         self.files = [scenes[k]["image_filename"] for k in kept]
-        there = {file.name for file in self.images.iterdir()}
-        objects = []
+        if not self.given_size:
+            self.size = pictures.first_size((self.images / file for file in self.files), self.on_error)
+        there = {file.name for file in pictures.files_in(self.images)}
+        objects, behind = [], []
         for j, k in enumerate(kept):
             try:
                 if self.files[j] not in there:
                     raise FileNotFoundError(f"{self.scenes_file}, scene {k}: there is no {self.images / self.files[j]}")
-                objects.append(_objects(scenes[k]["objects"], rows, f"{self.scenes_file}, scene {k}"))
+                with guarded(f"{self.scenes_file}, scene {k}: not a list of CLEVR objects"):
+                    tables = _objects(scenes[k]["objects"], rows, f"{self.scenes_file}, scene {k}")
+                    way = scenes[k].get("directions", {}).get("behind")
+                    behind.append(None if way is None else _finite([way[:2]], 1, (2,))[0])
+                objects.append(tables)
             except (FileNotFoundError, DataError) as error:
                 if not tolerant:
                     raise
                 self.skip(j, str(error))
                 objects.append(_objects([], rows, ""))
+                behind.append(torch.zeros(2))
         unknown = sorted(there - {scene["image_filename"] for scene in scenes})
         if unknown:
             message = f"{self.images / unknown[0]} ({len(unknown)} in all) is in no scene of {self.scenes_file}"
@@ -88,14 +102,14 @@ class ClevrFolder(Files):
                 raise DataError(message)
             logger.warning("left out: %s", message)
         self.objects = {name: torch.stack([one[name] for one in objects]) for name in objects[0]}
-        self.behind = None
-        if all("behind" in scenes[k].get("directions", {}) for k in kept):
-            self.behind = torch.tensor([scenes[k]["directions"]["behind"][:2] for k in kept], dtype=torch.float32)
+        known = [way for way in behind if way is not None]
+        self.behind = torch.stack(known) if len(known) == len(kept) else None
 
-    def _scenes(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def _scenes(self) -> tuple[int, list[dict[str, Any]]]:
+        """How many objects a file of slotlib's own says to make room for, else 0, and the scenes."""
         if not self.scenes_file.is_file():
             raise FileNotFoundError(f"no scenes file at {self.scenes_file}")
-        try:
+        with guarded(f"{self.scenes_file} is not a CLEVR scenes file"):
             content = json.loads(self.scenes_file.read_bytes())
             scenes = content["scenes"]
             for k, scene in enumerate(scenes):
@@ -103,22 +117,16 @@ class ClevrFolder(Files):
                     if not isinstance(scene.get(name), kind):
                         raise DataError(f"{self.scenes_file}, scene {k}: expected {name!r}, a {kind.__name__}")
                 scene.pop("relationships", None)  # most of the file, and of no use here
-        except DataError:
-            raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{self.scenes_file} is not a CLEVR scenes file ({type(error).__name__}: {error})"
-            ) from None
-        return content.get("info", {}), scenes
+            return int(content.get("info", {}).get("slotlib", {}).get("max_objects", 0)), scenes
 
     def where(self, record: int) -> str:
         return f"{self.images / self.files[record]}"
 
     def stored(self, record: int) -> Item:
         file = self.files[record]
-        item: Item = {"image": rgb(picture(self.images / file))}
+        item: Item = {"image": pictures.image_of(self.images / file)}
         if self.masks is not None:
-            item["mask"] = picture(self.masks / file)
+            item["mask"] = pictures.mask_of(self.masks / file)
         if self.behind is not None:
             item["behind"] = self.behind[record]
         return {**item, "objects": {name: value[record] for name, value in self.objects.items()}}
@@ -132,20 +140,25 @@ def _padded(rows: Sequence[Any], length: int, dtype: torch.dtype, width: tuple[i
     return table
 
 
+def _finite(rows: Sequence[Any], length: int, width: tuple[int, ...]) -> Tensor:
+    """`_padded` finite numbers. Raises ValueError for others."""
+    if np.shape(rows) != (len(rows), *width) and len(rows):
+        raise ValueError(f"expected {width[0] if width else 1} numbers per object, got {rows}")
+    table = _padded(rows, length, torch.float32, width)
+    if not table.isfinite().all():
+        raise ValueError(f"expected finite numbers, got {rows}")
+    return table
+
+
 def _objects(listed: list[dict[str, Any]], rows: int, where: str) -> dict[str, Tensor]:
     """A scene's objects as padded tensors."""
     table = {"present": _padded([True] * len(listed), rows, torch.bool)}
-    try:
-        for name in ("shape", "size", "material", "colour"):
-            values = [one["color" if name == "colour" else name] for one in listed]
-            for value in values:
-                if value not in CATEGORIES[name]:
-                    raise DataError(f"{where}: expected a {name} of {', '.join(CATEGORIES[name])}, got {value!r}")
-            table[name] = _padded([CATEGORIES[name].index(value) for value in values], rows, torch.int64)
-        for name, (published, width) in _NUMBERS.items():
-            table[name] = _padded([one[published] for one in listed], rows, torch.float32, width)
-    except DataError:
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{where}: not a list of CLEVR objects ({type(error).__name__}: {error})") from None
+    for name in ("shape", "size", "material", "colour"):
+        values = [one["color" if name == "colour" else name] for one in listed]
+        for value in values:
+            if value not in CATEGORIES[name]:
+                raise DataError(f"{where}: expected a {name} of {', '.join(CATEGORIES[name])}, got {value!r}")
+        table[name] = _padded([CATEGORIES[name].index(value) for value in values], rows, torch.int64)
+    for name, (published, width) in _NUMBERS.items():
+        table[name] = _finite([one[published] for one in listed], rows, width)
     return table

@@ -6,8 +6,8 @@ it. The metadata in the archive is pickled Python and is never opened.
 """
 
 import functools
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from slotlib.data.files import DataError, Files, Item, rgb
+from slotlib.data import npz
+from slotlib.data.files import DataError, Files, Item, guarded, rgb, within
 
 SHAPES = ("square", "ellipse", "heart")
 """Names of the shape classes, in the file's order."""
 LATENTS = ("colour", "shape", "scale", "orientation", "x", "y")
-_CHUNK = 4096  # images unpacked at a time
+_CHUNK = 2**24  # bytes unpacked at a time, or one image
+_LARGEST = 737_280 * 64 * 64  # bytes of images, those of the published file
 
 
 class Sprites:
@@ -91,56 +93,48 @@ def load(path: Path | str) -> Sprites:
 
 @functools.lru_cache(maxsize=2)
 def _load(path: Path, modified: int, size: int) -> Sprites:
-    try:
-        # Opened as a zip first: np.load would try to unpickle whatever is not one.
-        with zipfile.ZipFile(path) as archive:
-            missing = {"imgs.npy", "latents_values.npy", "latents_classes.npy"} - set(archive.namelist())
-            if missing:
-                raise DataError(f"{path} is not a dSprites archive: it has no {', '.join(sorted(missing))}")
-            values, classes = (_array(archive, name) for name in ("latents_values.npy", "latents_classes.npy"))
-            if classes.ndim != 2 or classes.shape[1] != len(LATENTS) or values.shape != classes.shape:
-                raise DataError(
-                    f"{path}: expected latents_values and latents_classes [sprites, {len(LATENTS)}], "
-                    f"got {values.shape} and {classes.shape}"
-                )
-            sizes = tuple(int(column.max()) + 1 for column in classes.T)
-            order = np.ravel_multi_index(tuple(classes.T), sizes)
-            if sizes[0] != 1 or not np.array_equal(order, np.arange(int(np.prod(sizes)))):
-                raise DataError(
-                    f"{path}: latents_classes must count through every combination of classes of one colour, the last "
-                    f"column fastest; the classes per column are {sizes}, the rows {len(classes)}"
-                )
-            bits, side = _packed(archive, len(classes), path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a dSprites archive, or a damaged one: {error}") from None
-    steps = [torch.from_numpy(_first_of_class(classes[:, k], values[:, k])) for k in range(len(LATENTS))]
-    return Sprites(torch.from_numpy(bits), side, steps)
+    with guarded(f"{path} is not a dSprites archive, or a damaged one"), zipfile.ZipFile(path) as archive:
+        missing = {"imgs.npy", "latents_values.npy", "latents_classes.npy"} - set(archive.namelist())
+        if missing:
+            raise DataError(f"{path} is not a dSprites archive: it has no {', '.join(sorted(missing))}")
+        values, classes = npz.arrays(archive, ("latents_values", "latents_classes"), path).values()
+        if classes.ndim != 2 or classes.shape[1] != len(LATENTS) or values.shape != classes.shape:
+            raise DataError(
+                f"{path}: expected latents_values and latents_classes [sprites, {len(LATENTS)}], "
+                f"got {values.shape} and {classes.shape}"
+            )
+        sizes = tuple(int(column.max()) + 1 for column in classes.T)
+        if (
+            (sizes[0], math.prod(sizes)) != (1, len(classes))
+            or not np.array_equal(np.ravel_multi_index(tuple(classes.T), sizes), np.arange(len(classes)))
+        ):
+            raise DataError(
+                f"{path}: latents_classes must count through every combination of classes of one colour, the last "
+                f"column fastest; the classes per column are {sizes}, the rows {len(classes)}"
+            )
+        bits, side = _packed(archive, len(classes), path)
+        steps = [torch.from_numpy(_first_of_class(classes[:, k], values[:, k])) for k in range(len(LATENTS))]
+        return Sprites(torch.from_numpy(bits), side, steps)
 
 
 def _first_of_class(classes: np.ndarray, values: np.ndarray) -> np.ndarray:
     return values[np.unique(classes, return_index=True)[1]].astype(np.float64)
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    with archive.open(name) as member:
-        return np.lib.format.read_array(member, allow_pickle=False)
-
-
 def _packed(archive: zipfile.ZipFile, count: int, path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """The images at one bit a pixel `[sprites, bytes]`, and their height and width."""
     with archive.open("imgs.npy") as member:
-        version = np.lib.format.read_magic(member)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(member)
+        shape, fortran, dtype = npz.header(member, f"{path}, imgs")
         if len(shape) != 3 or shape[0] != count or dtype != np.uint8 or fortran:
             raise DataError(f"{path}: expected imgs uint8 [{count}, height, width], got {dtype} {list(shape)}")
+        within(shape, 1, f"{path}, imgs", _LARGEST)
         area = shape[1] * shape[2]
+        within((area,), 1, f"{path}, a sprite")
+        step = max(1, _CHUNK // max(1, area))
         bits = np.empty((count, -(-area // 8)), dtype=np.uint8)
         bar = tqdm(total=count, desc=f"unpacking {path.name}", unit="sprite", delay=1)
-        for start in range(0, count, _CHUNK):
-            rows = min(_CHUNK, count - start)
+        for start in range(0, count, step):
+            rows = min(step, count - start)
             content = member.read(rows * area)
             if len(content) != rows * area:
                 raise DataError(f"{path} ends within sprite {start + len(content) // area} of {count}")

@@ -55,7 +55,7 @@ def export(dataset: Source, path: Path | str, format: str = "tfrecord", progress
         ValueError: an unknown format, or scenes without the masks or properties that the format needs.
         FileExistsError: something is at `path`.
         OSError: its folder cannot be written to.
-        ImportError: a package of "slotlib[files]" is missing.
+        ImportError: google-crc32c or h5py is missing.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")

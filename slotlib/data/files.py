@@ -8,23 +8,30 @@ that a reader can be pickled, forked and given to a DataLoader with any number o
 import copy
 import importlib
 import logging
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.nn import functional
 from torch.utils.data import default_collate
 
-from slotlib.data.scenes import Batch, Index, Source, each
+from slotlib.check import whole
+from slotlib.data.scenes import Batch, Index, Source, each, numbers
 
 logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
+RECORD, TABLE = 2**28, 2**29
+"""The bytes that one record may take (an image of 89 million pixels: Pillow's limit too), and what is read at once of
+all records. A file that declares more is refused before anything is allocated."""
+MOST_OBJECTS = 255
+"""In a scene: masks are bytes."""
 
 
 class DataError(ValueError):
@@ -36,21 +43,27 @@ def optional(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ImportError(f'this format needs the package {module}: pip install "slotlib[files]"') from None
+        needed = "pip install google-crc32c h5py indexed-gzip"
+        raise ImportError(f"this format needs the package {module}: {needed}") from None
 
 
-def picture(path: Path) -> np.ndarray:
-    """The pixels of an image file, uint8: `[H, W, 3]`, or `[H, W]` where the file stores indices or grey values.
-
-    Raises FileNotFoundError, or DataError for a damaged file.
-    """
+@contextmanager
+def guarded(claim: str) -> Iterator[None]:
+    """What a parser raises on damaged content, whatever it is, as a DataError that begins with `claim`."""
     try:
-        with Image.open(path) as image:
-            return np.asarray(image if image.mode in ("L", "P") else image.convert("RGB"), dtype=np.uint8)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"image {path} does not exist") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PIL has all of these
-        raise DataError(f"image {path} cannot be read: {error}") from None
+        yield
+    except (DataError, FileNotFoundError, ImportError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{claim} ({type(error).__name__}: {reason})") from error
+
+
+def within(shape: Sequence[int], itemsize: int, where: str, most: int = RECORD) -> None:
+    """Raises DataError if an array of this shape, `itemsize` bytes a value, takes more than `most` bytes."""
+    size = math.prod(map(int, shape)) * itemsize
+    if size > most:
+        raise DataError(f"{where} declares {'×'.join(map(str, shape))} values, {size:,} bytes; at most {most:,} are read")
 
 
 def rgb(pixels: np.ndarray) -> np.ndarray:
@@ -65,23 +78,32 @@ def finish(item: Item, where: str, crop: Sequence[int] | None, resolution: tuple
     nearest pixel centre. `pixel` among the objects follows, in coordinates that run from 0 to W and from 0 to H: a
     point at column p is then at (p − left) · scale.
 
-    Raises DataError for a mask of another size than the image, or with a label that no object has.
+    Raises DataError for anything else, a mask of another size than the image, or with a label that no object has.
     """
     image, mask, objects = item["image"], item.get("mask"), item["objects"]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise DataError(f"{where}: expected an image uint8 [height, width, 3], got {image.dtype} {list(image.shape)}")
+    present = objects["present"]
+    if present.dtype != torch.bool or present.ndim != 1 or len(present) > MOST_OBJECTS:
+        raise DataError(
+            f"{where}: expected whether each of at most {MOST_OBJECTS} objects is present, bool [objects], "
+            f"got {present.dtype} {list(present.shape)}"
+        )
     height, width = image.shape[:2]
     if mask is not None:
         if mask.shape != (height, width):
             raise DataError(f"{where}: the image is {height}×{width} pixels, its mask {'×'.join(map(str, mask.shape))}")
-        count = int(objects["present"].sum())
-        if mask.size and mask.max() > count:
-            raise DataError(f"{where}: expected mask labels of at most {count}, the objects, got {mask.max()}")
+        count = int(present.sum())
+        if mask.min() < 0 or mask.max() > count:
+            got = mask.max() if mask.min() >= 0 else mask.min()
+            raise DataError(f"{where}: expected mask labels of at most {count}, the objects, got {got}")
     if crop is not None:
         top, bottom, left, right = crop
         if not (0 <= top < bottom <= height and 0 <= left < right <= width):
             raise DataError(f"{where}: the crop {list(crop)} does not lie within its {height}×{width} pixels")
         image, mask = image[top:bottom, left:right], None if mask is None else mask[top:bottom, left:right]
-    pixels = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float() / 255
-    labels = None if mask is None else torch.tensor(np.ascontiguousarray(mask))
+    pixels = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous().float().div_(255)
+    labels = None if mask is None else torch.tensor(np.ascontiguousarray(mask, dtype=np.uint8))
     size = pixels.shape[1:]
     if resolution is not None and size != resolution:
         pixels = functional.interpolate(pixels[None], resolution, mode="bilinear", align_corners=False)[0].clamp(0, 1)
@@ -117,12 +139,20 @@ class Files(Source):
     ):
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
-        if crop is not None and len(crop) != 4:
-            raise ValueError(f"crop must be (top, bottom, left, right), got {crop}")
+        if crop is not None:
+            if not isinstance(crop, Sequence) or len(crop) != 4:
+                raise ValueError(f"crop must be (top, bottom, left, right), got {crop!r}")
+            for edge in crop:
+                whole("each edge of crop", edge, least=0)
         if resolution is not None:
-            resolution = (resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
-            if len(resolution) != 2 or min(resolution) < 1:
-                raise ValueError(f"resolution must be one or two numbers of at least 1, got {resolution}")
+            resolution = tuple(resolution) if isinstance(resolution, list | tuple) else (resolution, resolution)
+            if len(resolution) != 2:
+                raise ValueError(f"resolution must be one or two numbers, got {resolution}")
+            for side in resolution:
+                whole("resolution", side)
+            within((*resolution, 3), 4, "resolution")
+        if isinstance(records, int):
+            within((records,), 8, str(path), TABLE)
         self.path, self.crop, self.resolution, self.on_error = Path(path), crop, resolution, on_error
         self.name, self.origin = type(self).__name__, {"scenes": str(path)}
         self.records = np.arange(records) if isinstance(records, int) else np.asarray(records, dtype=np.int64)
@@ -131,6 +161,8 @@ class Files(Source):
         # One byte per record in shared memory: workers mark what they could not read, and no two add to one number.
         self._unreadable = torch.zeros(len(self.records), dtype=torch.uint8).share_memory_()
         self._handle: tuple[int, Any] | None = None
+        self.given_size = crop is not None or resolution is not None
+        self.size: tuple[int, int] | None = None  # of every image as stored, where it must be one
 
     def stored(self, record: int) -> Item:
         """Record number `record` as `finish` takes it. Raises DataError or OSError naming file and record."""
@@ -163,8 +195,7 @@ class Files(Source):
 
         Raises DataError or OSError for an unreadable record (always, if none can be read), IndexError.
         """
-        if not 0 <= i < len(self):
-            raise IndexError(f"scene numbers must lie in [0, {len(self)}), got {i}")
+        (i,) = numbers([i], len(self)).tolist()
         for j in (*range(i, len(self)), *range(i)) if self.on_error == "skip" else (i,):
             if not self._unreadable[j]:
                 try:
@@ -176,7 +207,7 @@ class Files(Source):
         raise DataError(f"{self.path}: none of the {len(self)} records can be read")
 
     def __getitems__(self, index: Index) -> list[Item]:
-        index = [int(i) for i in index]
+        index = numbers(index, len(self)).tolist()
         items = {i: self[i] for i in sorted(set(index))}  # in the order of the file, which is cheaper to read
         return [items[i] for i in index]
 
@@ -188,10 +219,24 @@ class Files(Source):
         return part
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Batch:
-        return each(default_collate(self.__getitems__(index)), lambda value: value.to(device))
+        """The scenes numbered `index`, see `Source`. Raises what `__getitem__` does, DataError for scenes of several
+        shapes."""
+        items = self.__getitems__(index) or [self[0]]  # of which an empty batch has no row
+        with guarded(f"{self.path}: these scenes do not make one batch"):
+            batch = default_collate(items)
+        return each(batch, lambda value: value[: len(index)].to(device))
 
     def _item(self, record: int) -> Item:
-        return finish(self.stored(record), self.where(record), self.crop, self.resolution)
+        where = self.where(record)
+        with guarded(f"{where} cannot be read"):
+            stored = self.stored(record)
+            size = stored["image"].shape[:2]
+            if self.size not in (None, size):
+                raise DataError(
+                    f"{where} is {size[0]}×{size[1]} pixels, the first image {self.size[0]}×{self.size[1]}; give a "
+                    "resolution to bring all to one size, such as resolution=64"
+                )
+            return finish(stored, where, self.crop, self.resolution)
 
     def where(self, record: int) -> str:
         """How errors name a record."""

@@ -5,13 +5,15 @@ entities, …]`; the first entities are background. `NAME-metadata.npy` beside i
 dash, is pickled Python: it is written by `export` for that library, and never opened here.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from slotlib.data.files import DataError, Files, Item, first_present, optional
+from slotlib.check import whole
+from slotlib.data.files import TABLE, DataError, Files, Item, first_present, guarded, optional, within
 from slotlib.data.published import NAMES
 
 OWN = "slotlib"
@@ -33,16 +35,20 @@ class Hdf5(Files):
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: not HDF5, truncated, or without what is expected.
+        DataError: not HDF5, truncated, without what is expected, or with parts in other files: links, external storage
+            and virtual datasets would bring in whatever they name.
         ImportError: h5py is missing.
     """
 
     def __init__(self, path: Path | str, background: int = 1, max_objects: int | None = None, **options: Any):
+        whole("background", background, least=0)
+        if max_objects is not None:
+            whole("max_objects", max_objects)
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no HDF5 file at {path}")
         self.path, self.background = path, background
-        with self.opened() as file:
+        with self.opened() as file, guarded(f"{path} is damaged"):
             self._check(file)
             self.scenes, self.objects = self._properties(file)
         counts = self.objects["present"].sum(1)
@@ -50,12 +56,22 @@ class Hdf5(Files):
         super().__init__(path, fits.nonzero().squeeze(1).tolist(), **options)
 
     def opened(self) -> Any:
-        try:
+        with guarded(f"{self.path} is not an HDF5 file, or is truncated"):
             return optional("h5py").File(self.path, "r")
-        except OSError as error:
-            raise DataError(f"{self.path} is not an HDF5 file, or is truncated: {error}") from None
 
     def _check(self, file: Any) -> None:
+        h5py = optional("h5py")
+        for name in file:
+            where = f"{self.path}, {name}"
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise DataError(f"{where} is a link; expected the data itself")
+            stored = file[name]
+            if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "biuf":
+                raise DataError(f"{where}: expected an array of numbers")
+            if stored.external or stored.is_virtual:
+                raise DataError(f"{where} lies in another file; expected the data itself")
+            if stored.chunks:
+                within(stored.chunks, stored.dtype.itemsize, f"{where}, a chunk")
         for name, channels in (("image", (1, 3)), ("mask", (1,))):
             if name not in file:
                 raise DataError(f"{self.path} has no dataset {name!r}; it has: {', '.join(file) or 'none'}")
@@ -64,6 +80,7 @@ class Hdf5(Files):
                     f"{self.path}: expected {name} uint8 [scenes, height, width, {channels[-1]}], "
                     f"got {file[name].dtype} {list(file[name].shape)}"
                 )
+            within(file[name].shape[1:], 1, f"{self.path}, {name}")
         if file["image"].shape[:3] != file["mask"].shape[:3]:
             raise DataError(
                 f"{self.path}: expected a mask for every pixel of the images, "
@@ -73,9 +90,14 @@ class Hdf5(Files):
     def _properties(self, file: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Tensors per scene, and per object."""
         count, own = len(file["image"]), f"{OWN}."
+        tables = [file[name] for name in file if name not in ("image", "mask")]
+        within((sum(math.prod(table.shape) for table in tables),), 8, f"{self.path}, of properties,", TABLE)
         if OWN in file.attrs:
             exact = {name.removeprefix(own): torch.from_numpy(file[name][:]) for name in file if name.startswith(own)}
             scenes = {name.removeprefix("scene."): exact.pop(name) for name in list(exact) if name.startswith("scene.")}
+            for name, value in {**scenes, **exact}.items():
+                if value.shape[:1] != (count,):
+                    raise DataError(f"{self.path}: expected {name} of {count} scenes, got {list(value.shape)}")
             return scenes, exact
         if "visibility" in file:
             visible = file["visibility"][:].reshape(count, -1)[:, self.background :] > 0
@@ -103,10 +125,7 @@ class Hdf5(Files):
         return {}, objects
 
     def stored(self, record: int) -> Item:
-        try:
-            image, mask = self.file["image"][record], self.file["mask"][record, ..., 0]
-        except OSError as error:
-            raise DataError(f"{self.where(record)}: cannot be read: {error}") from None
+        image, mask = self.file["image"][record], self.file["mask"][record, ..., 0]
         if hasattr(self, "visible"):
             mask = np.where(mask < self.background, 0, mask - (self.background - 1)).astype(np.uint8)
             if mask.max() <= self.visible.shape[1]:  # else `finish` says what is wrong

@@ -38,9 +38,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from slotlib.check import whole
 from slotlib.checkpoint import written_whole
-from slotlib.data import tfrecord
-from slotlib.data.files import DataError, Files, Item, first_present, optional, rgb
+from slotlib.data import npz, tfrecord
+from slotlib.data.files import MOST_OBJECTS, DataError, Files, Item, first_present, guarded, optional, rgb, within
 from slotlib.data.published import NAMES
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ def item_of(record: memoryview, where: str, schema: str | None = None, backgroun
     layout = SCHEMAS.get(own["dataset"] if own else _schema(set(published), schema, where), Schema())
     background = layout.background if background is None else background
     image, mask = published.pop("image"), published.pop("mask")
+    if image.dtype != np.uint8 or mask.dtype != np.uint8:
+        raise DataError(f"{where}: expected image and mask as bytes, got {image.dtype} and {mask.dtype}")
 
     if "visibility" in published:
         entities = len(published["visibility"])
@@ -120,6 +123,8 @@ def item_of(record: memoryview, where: str, schema: str | None = None, backgroun
             f"{where}: the mask has {len(mask)} values for {entities} entities, the image {len(image)}; expected one "
             "per entity and pixel, and 1 or 3 per pixel"
         )
+    if entities - background > MOST_OBJECTS:
+        raise DataError(f"{where}: expected at most {MOST_OBJECTS} objects, got {entities - background}")
     pixels = image.reshape(*size, int(channels))
     masks = mask.reshape(*size, entities).transpose(2, 0, 1) if layout.entities_last else mask
     masks = masks.reshape(entities, *size)[background:] != 0
@@ -222,17 +227,16 @@ def _walk(file: Any, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, st
 def index_of(path: Path) -> _Index:
     """The index of a TFRecords file: that beside it if it is this file's, else a new one, kept beside it if possible.
 
-    Raises OSError if the file cannot be read.
+    Raises DataError if the file cannot be read.
     """
     place, state = path.with_name(f"{path.name}.index"), path.stat()
     identity = np.array([state.st_size, state.st_mtime_ns], dtype=np.int64)
-    with (
-        suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
-        np.load(place, allow_pickle=False) as saved,
-    ):
-        if np.array_equal(saved["identity"], identity):
-            return _Index(*(saved[name] for name in _Index._fields))._replace(damage=str(saved["damage"]))
-    index = _scan(path)
+    with suppress(OSError, DataError), guarded(f"{place} cannot be read"), zipfile.ZipFile(place) as archive:
+        saved = npz.arrays(archive, ("identity", *_Index._fields), place)
+        if np.array_equal(saved.pop("identity"), identity):
+            return _Index(**saved)._replace(damage=str(saved["damage"]))
+    with guarded(f"{path} cannot be read"):
+        index = _scan(path)
     if not len(index.offsets):
         return index  # most likely not TFRecords at all: leave nothing beside it
     try:
@@ -257,7 +261,7 @@ class Records(Files):
     Raises:
         FileNotFoundError: no such file.
         DataError: not TFRecords, damaged, or of another schema.
-        ImportError: a package of "slotlib[files]" is missing.
+        ImportError: google-crc32c or indexed-gzip is missing.
     """
 
     def __init__(
@@ -268,6 +272,9 @@ class Records(Files):
         max_objects: int | None = None,
         **options: Any,
     ):
+        for name, value, least in (("background", background, 0), ("max_objects", max_objects, 1)):
+            if value is not None:
+                whole(name, value, least)
         path = _checked(path, schema)
         index = index_of(path)
         if index.damage:
@@ -280,7 +287,9 @@ class Records(Files):
         fits = np.ones(len(index.counts), dtype=bool) if max_objects is None else index.counts <= max_objects
         super().__init__(path, np.flatnonzero(fits), **options)
         if self.on_error == "raise":
-            self[0]  # another schema shows here, not in a worker an hour later
+            first = self[0]  # another schema shows here, not in a worker an hour later
+            if not self.given_size:
+                self.size = (first["image"].shape[1], first["image"].shape[2])
 
     def opened(self) -> Any:
         if not len(self.index.points):
@@ -292,6 +301,7 @@ class Records(Files):
     def stored(self, record: int) -> Item:
         where = self.where(record)
         place, length = int(self.index.offsets[record]), int(self.index.lengths[record])
+        within((length,), 1, where)  # an index may be damaged too
         try:
             self.file.seek(place)
             body = self.file.read(length)

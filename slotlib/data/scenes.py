@@ -6,15 +6,18 @@ padded to one length, with `present`; some datasets add tensors of the whole sce
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from slotlib.check import described, whole
 from slotlib.data.published import features
 
 Batch = dict[str, Any]
@@ -72,6 +75,21 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return {name: joined(parts) if isinstance(parts[0], dict) else torch.cat(parts) for name, parts in columns.items()}
 
 
+def numbers(index: object, size: int) -> Int[Tensor, "scenes"]:
+    """The numbers of scenes as int64. Raises TypeError for what are no integers, IndexError outside [0, `size`)."""
+    try:
+        found = torch.as_tensor(index)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.tensor(math.nan)
+    if not found.numel() and found.ndim == 1:
+        return found.long()
+    if found.ndim != 1 or found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
+        raise TypeError(f"scene numbers must be integers in [0, {size}), got {described(index)}")
+    if found.min() < 0 or found.max() >= size:
+        raise IndexError(f"scene numbers must lie in [0, {size}), got {found.min()} to {found.max()}")
+    return found.long()
+
+
 class Generator(NamedTuple):
     """A dataset that is drawn."""
 
@@ -89,6 +107,9 @@ class Scenes(Source):
 
     def __init__(self, name: str, generator: Generator, size: int, seed: int, options: Mapping[str, Any]):
         self.name, self.generator, self.size, self.seed, self.options = name, generator, size, seed, options
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+            raise ValueError(f"seed must be a whole number, got {described(seed)}")
+        whole("size", size)
         self.first, self.values, self.origin = 0, generator.values, {"scenes_seed": seed}
         self.batch([0])  # wrong options fail here, not in a worker an hour later
 
@@ -97,10 +118,8 @@ class Scenes(Source):
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Batch:
         """The scenes numbered `index`, drawn on `device`. Raises IndexError for numbers out of range."""
-        index = torch.as_tensor(index, dtype=torch.int64)
-        if index.numel() and (index.min() < 0 or index.max() >= self.size):
-            raise IndexError(f"scene numbers must lie in [0, {self.size}), got {index.min()} to {index.max()}")
-        return self.generator.draw(self.seed, index.to(device) + self.first, **self.options)
+        scenes = numbers(index, self.size).to(device) + self.first
+        return self.generator.draw(self.seed, scenes, **self.options)
 
     def part(self, start: int, stop: int) -> "Scenes":
         part, chosen = copy.copy(self), range(self.size)[start:stop]
@@ -115,10 +134,11 @@ class Scenes(Source):
 class Kept(Source):
     """All scenes of another source in memory, on one device: images as bytes, everything else as it is.
 
-    For scenes that take longer to draw, or to read, than to learn from.
+    For scenes that take longer to draw, or to read, than to learn from. Raises ValueError for a source without scenes.
     """
 
     def __init__(self, source: Source, device: torch.device | str = "cpu", progress: bool = False):
+        whole("the number of scenes to keep", len(source))
         parts = []
         for start in tqdm(range(0, len(source), _SCENES), "drawing scenes", disable=None if progress else True):
             part = source.batch(range(start, min(start + _SCENES, len(source))), device)
@@ -131,7 +151,7 @@ class Kept(Source):
         return len(self.content["image"])
 
     def batch(self, index: Index, device: torch.device | str = "cpu") -> Batch:
-        rows = torch.as_tensor(index, dtype=torch.int64).to(self.content["image"].device)
+        rows = numbers(index, len(self)).to(self.content["image"].device)
         chosen = each(self.content, lambda value: value[rows].to(device))
         return {**chosen, "image": chosen["image"].float() / 255}
 

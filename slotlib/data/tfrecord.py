@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from slotlib.data.files import DataError, optional
+from slotlib.data.files import DataError, optional, within
 
 HEADER, _FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 _BYTES, _FLOATS = 1, 2  # numbers of the fields of tf.train.Feature
@@ -37,8 +37,8 @@ def frame(content: bytes) -> bytes:
 def frames(file: Any, where: str) -> Iterator[bytes]:
     """The records of an open file from where it stands, each with its checksum at the end (see `content`).
 
-    Raises DataError, after the last whole record, if the file ends within a record or a record's length is damaged:
-    where the next one starts is then unknown.
+    Raises DataError, after the last whole record, if the file ends within a record or a record's length is damaged
+    (where the next one starts is then unknown), or beyond what one record may take.
     """
     number = 0
     while True:
@@ -51,6 +51,7 @@ def frames(file: Any, where: str) -> Iterator[bytes]:
                 if checksum(header[:8]) != expected:
                     what = "is not a TFRecords file" if number == 0 else "is damaged from there on"
                     raise DataError(f"{where}, record {number}: the checksum of its length is wrong; the file {what}")
+                within((length,), 1, f"{where}, record {number}")
                 body = file.read(length + _FOOTER.size)
                 if len(body) == length + _FOOTER.size:
                     yield body
@@ -75,6 +76,8 @@ def content(body: bytes, where: str) -> memoryview:
 def _varint(buffer: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        if shift > 63:
+            raise ValueError("a number is longer than 64 bits")
         byte = buffer[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
@@ -106,7 +109,7 @@ def _fields(buffer: memoryview) -> Iterator[tuple[int, memoryview]]:
 def _value(feature: memoryview) -> Feature | None:
     for kind, values in _fields(feature):
         if kind == _FLOATS:
-            return np.frombuffer(b"".join(chunk for _, chunk in _fields(values)), dtype="<f4")
+            return np.frombuffer(_joined(values), dtype="<f4")
         if kind == _BYTES:
             # Strings of one byte are tag, 1, byte: every third byte is a value. Anything else is one string or several.
             triples = np.frombuffer(values, dtype=np.uint8)
@@ -114,8 +117,16 @@ def _value(feature: memoryview) -> Feature | None:
                 triples = triples.reshape(-1, 3)
                 if (triples[:, 0] == (1 << 3 | _DELIMITED)).all() and (triples[:, 1] == 1).all():
                     return triples[:, 2]
-            return np.frombuffer(b"".join(chunk for _, chunk in _fields(values)), dtype=np.uint8)
+            return np.frombuffer(_joined(values), dtype=np.uint8)
     return None
+
+
+def _joined(values: memoryview) -> bytearray:
+    """The strings of a list, one after the other. Not by `join`, which keeps an object of each: there may be millions."""
+    joined = bytearray()
+    for _, chunk in _fields(values):
+        joined += chunk
+    return joined
 
 
 def decode(example: memoryview, where: str, wanted: str | None = None) -> dict[str, Feature]:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from slotlib.metrics import PROPERTIES, SCENE_SIZE, THRESHOLDS, average_precision
+from slotlib.data.targets import PROPERTIES, SCENE_SIZE
+from slotlib.metrics import THRESHOLDS, average_precision
 
 ATTRIBUTES = ("size", "material", "shape", "colour")
 
@@ -89,20 +90,7 @@ def random_sets(seed: int, images: int, predictions: int, objects: int, kinds: i
     return pred, target, random
 
 
-# --- the layout ---
-
-
-def test_properties_divide_the_19_values():
-    places = [i for part in PROPERTIES.values() for i in range(19)[part]]
-    assert places == list(range(19))
-    assert {name: part.stop - part.start for name, part in PROPERTIES.items()} == {
-        "coordinates": 3,
-        "size": 2,
-        "material": 2,
-        "shape": 3,
-        "colour": 8,
-        "presence": 1,
-    }
+def test_the_thresholds_are_the_paper_s():
     assert list(THRESHOLDS) == [inf, 1, 0.5, 0.25, 0.125]
 
 
@@ -150,6 +138,14 @@ def test_other_precisions_count_alike(dtype):
     wide = average_precision(pred, target, 1.0)
     assert average_precision(pred.to(dtype), target.to(dtype), 1.0) == pytest.approx(wide)
     assert average_precision(pred.requires_grad_(), target, 1.0) == wide
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
+def test_numpy_arrays_count_as_tensors_do(dtype):
+    pred, target, random = random_sets(0, 20, 6, 5)
+    pred[..., 18] = torch.randint(100, (20, 6), generator=random) / 128
+    arrays = pred.numpy().astype(dtype), target.numpy().astype(dtype)
+    assert average_precision(*arrays, 1.0) == average_precision(pred, target, 1.0)
 
 
 # --- by hand ---
@@ -256,14 +252,17 @@ def test_without_any_prediction_nothing_is_found():
 
 def test_bad_input_is_one_clear_error():
     good = sets([an_object()])
-    for pred, target in ((good[0], good), (good[..., :18], good), (good, good[:0]), (good, good[..., :4])):
-        with pytest.raises(ValueError, match=r"\[batch, predictions, 19\].*got \[.*\] and \[.*\]"):
-            average_precision(pred, target)
+    for wrong in (None, "x", [0.5], good[0], good[..., :18], good[..., :4], good.long(), good.numpy().astype(int)):
+        for name, call in (("pred", lambda x: (x, good)), ("target", lambda x: (good, x))):
+            with pytest.raises(ValueError, match=rf"{name} must be floating point \[batch, objects, 19\], got"):
+                average_precision(*call(wrong))
+    with pytest.raises(ValueError, match="of the same images, got 1 and 0"):
+        average_precision(good, good[:0])
     for value in (nan, inf):
         with pytest.raises(ValueError, match="pred must be finite, got 19 values"):
             average_precision(good * value if isnan(value) else good.clone().fill_(inf), good)
     with pytest.raises(ValueError, match="target must be finite"):
         average_precision(good, good.clone().fill_(nan))
-    for threshold in (0, -1, nan):
-        with pytest.raises(ValueError, match="threshold must be positive, or inf"):
+    for threshold in (0, -1, nan, None, "1", True):
+        with pytest.raises(ValueError, match="threshold must be a finite number, above 0"):
             average_precision(good, good, threshold)

@@ -1,8 +1,9 @@
 """A checkpoint is complete and unaltered, or it is refused with the reason; files are written whole or not at all."""
 
+import importlib
+import inspect
 import json
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -103,16 +104,19 @@ def test_a_model_of_one_s_own_comes_back_even_with_tied_weights(tmp_path):
     assert torch.equal(loaded.read.weight, model.read.weight)
 
 
-def test_elsewhere_the_module_of_a_model_is_named_and_not_imported(tmp_path):
-    checkpoint.save(Tied(TiedConfig()), tmp_path / "tied", {})
-    program = "import sys, slotlib; slotlib.load(sys.argv[1])"
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, tmp_path / "tied"]
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    last = process.stderr.strip().splitlines()[-1]
-    assert (
-        last == f"ValueError: the card names the model '{__name__}.Tied', which is not known; import {__name__} first"
-    )
+def test_the_module_of_a_model_that_is_not_imported_is_named_and_stays_so(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(inspect.getsource(sys.modules[__name__]))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(Model, "known", dict(Model.known))
+    mine = importlib.import_module("mine")
+    checkpoint.save(mine.Tied(mine.TiedConfig()), tmp_path / "tied", {})
+    assert type(checkpoint.load(tmp_path / "tied")) is mine.Tied
+    del sys.modules["mine"], Model.known["mine.Tied"]  # as in another process
+    with pytest.raises(
+        ValueError, match=r"the card names the model 'mine\.Tied', which is not known; import mine first"
+    ):
+        checkpoint.load(tmp_path / "tied")
+    assert "mine" not in sys.modules
 
 
 def test_only_models_are_saved(tmp_path):

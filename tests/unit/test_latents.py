@@ -64,16 +64,51 @@ def test_pca_is_a_rotation_of_what_varies():
     assert latents.embed(points, dims=3).shape == (50, 3)
 
 
+@pytest.mark.parametrize("method", get_args(latents.Map))
+@pytest.mark.parametrize("spread", [0.0, 1e-30])
+def test_slots_that_collapsed_lie_in_one_point(method, spread):
+    # scikit-learn's t-SNE would end the process here.
+    points = torch.randn(1, 8, generator=generator()) + spread * torch.randn(12, 8, generator=generator(1))
+    assert torch.equal(latents.embed(points, method), torch.zeros(12, 2))
+    assert latents.cluster(points, "dbscan").unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e14])
+def test_a_map_of_very_small_or_large_latents_is_one(clouds, scale):
+    points, group = clouds
+    plane = latents.embed(points.double() * scale, "tsne", max_iter=250)
+    distance = torch.cdist(plane, plane).fill_diagonal_(torch.inf)
+    assert (group[distance.argmin(1)] == group).all()
+
+
+def test_half_precision_stays_half_precision(clouds):
+    assert latents.embed(clouds[0].bfloat16()).dtype == torch.bfloat16
+
+
 def test_what_cannot_be_used_is_refused(monkeypatch):
     points = torch.randn(20, 5, generator=generator())
     for call in (latents.embed, latents.cluster):
-        with pytest.raises(ValueError, match="method must be one of"):
-            call(points, "spectral")
-        for wrong in (points[0], points.long(), points[None], points[:2]):
-            with pytest.raises(ValueError, match=r"latents must be floating point, \[points, dim\] with at least"):
+        for method in ("spectral", None, 3):
+            with pytest.raises(ValueError, match="method must be one of"):
+                call(points, method)
+        for wrong in (points[0], points.long(), points[None], points.numpy(), None, [[0.5]]):
+            with pytest.raises(ValueError, match=r"latents must be floating point \[points, dim\], got"):
                 call(wrong)
-        with pytest.raises(ValueError, match="must be finite"):
-            call(points.log())
+        for wrong in (points[:2], points[:, :0]):
+            with pytest.raises(ValueError, match="latents must be at least"):
+                call(wrong)
+        for wrong in (points.log(), points.double() * 1e16):
+            with pytest.raises(ValueError, match=r"latents must be finite and below 1e\+15"):
+                call(wrong)
+        with pytest.raises(ValueError, match="seed must be a whole number, at least 0"):
+            call(points, seed=1.5)
+    for dims in (0, 2.5, "2", 6):
+        with pytest.raises(ValueError, match="dims must be"):
+            latents.embed(points, dims=dims)
+    with pytest.raises(ValueError, match="count must be a whole number"):
+        latents.cluster(points, count=None)
+    with pytest.raises(ValueError, match="min_samples must be a whole number"):
+        latents.cluster(points, "dbscan", min_samples="5")
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ImportError, match=r"pip install 'slotlib\[umap\]'"):
         latents.embed(points, "umap")

@@ -15,6 +15,7 @@ from slotlib.metrics import (
     adjusted_rand_index,
     contingency,
     fg_ari,
+    intersection_over_union,
     mean_best_overlap,
     mean_iou,
     pair_counts,
@@ -97,12 +98,30 @@ def test_large_images_keep_all_digits(pixels):
     np.testing.assert_allclose(adjusted_rand_index(true, pred), expected, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool])
+TORCH = [torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.int64, torch.bool]
+NUMPY = ["?", "u1", "i1", "<u2", ">u2", "<i4", ">i4", "<u8", ">u8", "<i8"]
+
+
+@pytest.mark.parametrize("dtype", TORCH)
 def test_every_integer_type_counts_alike(dtype):
     true, pred = random_maps(0, 2), random_maps(1, 2)
     for metric in METRICS:
         assert torch.equal(metric(true.to(dtype), pred.to(dtype)), metric(true, pred))
         assert metric(true.to(dtype), pred.to(dtype)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+def test_numpy_arrays_count_as_tensors_do(dtype):
+    true, pred = random_maps(0, 2, (6, 5, 8)), random_maps(1, 2, (6, 5, 8))
+    arrays = [labels.numpy().astype(dtype) for labels in (true, pred)]
+    for array in arrays:
+        array.setflags(write=False)
+    for metric in METRICS:
+        assert torch.equal(metric(*arrays), metric(true, pred))
+        assert torch.equal(metric(arrays[0], pred), metric(true, pred))
+        assert torch.equal(metric(*(array[:, ::-1, ::2] for array in arrays)), metric(true[..., ::2], pred[..., ::2]))
+    assert torch.equal(slot_usage(arrays[1], 3), slot_usage(pred, 3))
+    assert torch.equal(slot_consistency(*arrays, *arrays[::-1]), slot_consistency(true, pred, pred, true))
 
 
 # --- by hand ---
@@ -171,6 +190,12 @@ def test_contingency_counts_pixels():
     true, pred = maps([0, 0, 1, 2, 2, 2]), maps([1, 0, 0, 1, 1, 1])
     assert contingency(true, pred).tolist() == [[[1, 1], [1, 0], [0, 3]]]
     assert contingency(true, pred, background=0).tolist() == [[[0, 0], [1, 0], [0, 3]]]
+
+
+def test_intersection_over_union_is_that_of_every_pair_of_segments():
+    true, pred = maps([0, 0, 1, 3, 3, 3]), maps([1, 0, 0, 1, 1, 1])
+    expected = [[1 / 3, 1 / 5], [1 / 2, 0], [0, 0], [0, 3 / 4]]  # there is no segment 2
+    torch.testing.assert_close(intersection_over_union(true, pred), torch.tensor([expected]).double())
 
 
 def test_chance_scores_zero_on_average():
@@ -418,3 +443,14 @@ def test_bad_input_is_one_clear_error(metric):
         metric(good, good[:, :7])
     with pytest.raises(ValueError, match=r"\[batch, pixels\].*\[8\]"):
         metric(good[0], good[0])
+    for wrong in (None, "x", 3, good.tolist(), good.numpy().astype(float), good.numpy().astype(object)):
+        with pytest.raises(TypeError, match="pred must hold integer labels, got"):
+            metric(good, wrong)
+
+
+@pytest.mark.parametrize("metric", [fg_ari, *OVERLAPS])
+@pytest.mark.parametrize("background", ["0", 0.5, True, [0]])
+def test_a_background_is_a_whole_number(metric, background):
+    good = random_maps(0, 3, (2, 8))
+    with pytest.raises(ValueError, match="background must be a whole number"):
+        metric(good, good, background)

@@ -100,9 +100,9 @@ def test_its_scenes_are_found_by_name(own):
 
 
 def test_help_says_what_the_module_says(own, capsys):
-    cli.main(["train", "--config", "my.yaml", "--model.noise.end", "0.1", "--help"])
+    cli.main(["train", "--config", "my.yaml", "--model.noise.start", "0.3", "--help"])
     text = capsys.readouterr().out
-    assert re.search(r"--model.noise .*'end': 0.1, 'start': 0.5.*\n +Standard deviation of what is added", text)
+    assert re.search(r"--model.noise .*'end': 0.0, 'start': 0.3.*\n +Standard deviation of what is added", text)
     assert re.search(r"--model.decoder.sharpness .*\n +How fast a box fades", text)
     assert re.search("--model.decoder.class_path Broadcast or .* = 'my_module.Boxes'", text)
 

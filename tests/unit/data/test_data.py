@@ -20,7 +20,7 @@ def test_an_unknown_option_is_one_clear_error_that_lists_the_known():
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_an_empty_dataset_is_one_clear_error(size):
-    with pytest.raises(ValueError, match=rf"size must be at least 1, got {size}"):
+    with pytest.raises(ValueError, match=rf"size must be a whole number, at least 1, got {size}"):
         make("tetrominoes", size)
 
 

@@ -218,5 +218,5 @@ def test_other_files_are_no_records(tmp_path):
 
 def test_a_missing_package_is_named(tetrominoes, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "indexed_gzip", None)
-    with pytest.raises(ImportError, match=r'indexed_gzip: pip install "slotlib\[files\]"'):
+    with pytest.raises(ImportError, match=r'indexed_gzip: pip install google-crc32c h5py indexed-gzip'):
         Records(tetrominoes[0])
