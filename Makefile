@@ -22,7 +22,7 @@ help:
 	@echo 'make stamp     write the setup cell, with the address in _config.yml, into every chapter'
 	@echo 'make bench     measure slotlib against installable peers'
 	@echo 'make gpu       GPU tests and measurements, where there is a CUDA device; at most eight minutes'
-	@echo 'make lint      ruff, and the stamp of the setup cells'
+	@echo 'make lint      ruff, pyright, and the stamp of the setup cells'
 	@echo 'make clean     remove what was built (not .venv)'
 
 # --- environment ------------------------------------------------------------------------------
@@ -69,6 +69,7 @@ test: lint test-unit test-chapters book test-site
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)

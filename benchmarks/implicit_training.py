@@ -44,7 +44,10 @@ GRADIENTS = {
 }
 BUDGET = 60.0  # seconds of one core
 LOOKS = 8  # evaluations in a race
-FROM_THE_START = ["--model.attention.gradient_steps=6", "--train.clip=0.3"]  # each gradient all along; only spikes are clipped
+FROM_THE_START = [
+    "--model.attention.gradient_steps=6",
+    "--train.clip=0.3",
+]  # each gradient all along; only spikes are clipped
 OLD = [
     *["--model.likelihood={class_path: Average}", "--model.decoder.colour=pixel", "--model.attention.num_iterations=5"],
     *["--train.lr=1e-3", "--train.clip=1"],

@@ -58,7 +58,9 @@ STUDIES = {
             "blocks mix": ["--model.attention.mixing=true"],
             "no commitment": ["--model.attention.quantizer.commitment=0"],
             "codes drawn": [f"{QUANTIZER}={{class_path: Gumbel, init_args: {{num_blocks: 16, num_codes: 16}}}}"],
-            "numbers rounded": [f"{QUANTIZER}={{class_path: FiniteScalar, init_args: {{num_blocks: 16, levels: [4, 4]}}}}"],
+            "numbers rounded": [
+                f"{QUANTIZER}={{class_path: FiniteScalar, init_args: {{num_blocks: 16, levels: [4, 4]}}}}"
+            ],
             "written by a transformer": ["--config=slate_shapes"],
         },
         paper=False,

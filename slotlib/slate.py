@@ -144,4 +144,4 @@ class SlateAutoencoder(WithCodedSlots, Model):
 
     def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
         """Draw scenes from codes. Slots are not drawn one by one."""
-        return Drawn(self.write(self.quantizer.decode(codes)))
+        return Drawn(self.write(self.slots_of(codes)))

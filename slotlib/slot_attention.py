@@ -382,7 +382,7 @@ class SlotAttention(nn.Module):
 
         # q·(W_k x) = (W_kᵀ q)·x: the slots come to the inputs' side, and keys are never formed.
         reach = F.linear(self.norm_slots(slots), key)
-        reach = reach.view(batch, count, heads, width).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, input_dim]
+        reach = reach.view(batch, count, heads, width).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, width]
         scores = torch.bmm(reach, x.transpose(1, 2)) if torch.compiler.is_compiling() else _Scores.apply(reach, x)
         attention = scores.view(batch, heads, count, inputs).softmax(dim=2)
 

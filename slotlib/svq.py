@@ -309,6 +309,11 @@ class WithCodedSlots(Tokeniser, WithSlots):
     ) -> QuantisedSlots:
         return self.slot_attention(inputs, None, num_iterations, start, draws=draws)
 
+    def slots_of(self, codes: Int[Tensor, "batch slots blocks"]) -> Float[Tensor, "batch slots dim"]:
+        """The slots that codes stand for. Raises ValueError for codes of another shape, type or range."""
+        arguments.tensor("codes", codes, "integers", f"batch slots blocks={self.quantizer.num_blocks}")
+        return self.quantizer.decode(codes)
+
     def scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
         """As of any masks, and `code_columns`."""
         return {**super().scores(scenes, output), **code_columns(output.codes, output.error)}
@@ -387,8 +392,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
-        arguments.tensor("codes", codes, "integers", f"batch slots blocks={self.quantizer.num_blocks}")
-        drawing = self.decoder(self.quantizer.decode(codes))
+        drawing = self.decoder(self.slots_of(codes))
         picture, masks = compose(drawing)
         colours = ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:])
         return Drawn((picture + 1) / 2, colours, masks, drawing.logits)
@@ -522,7 +526,7 @@ class Objects(NamedTuple):
 
 @torch.no_grad()
 def objects_found(
-    model: SlotAutoencoder, scenes: Mapping[str, Any], overlap: float = 0.5, generator: torch.Generator | None = None
+    model: Callable[..., Any], scenes: Scenes, overlap: float = 0.5, generator: torch.Generator | None = None
 ) -> Objects:
     """Pair the true objects of a batch of scenes with slots: each with the one whose mask covers it best.
 

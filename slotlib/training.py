@@ -295,11 +295,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str =
     return found
 
 
-def _check_same(folder: Path, card: Mapping[str, Any], config: Config, scenes: Source, model: Model) -> None:
-    """Raises ValueError naming the fields in which a run that lies in `folder` was another one."""
+def _check_same(folder: Path, card: Mapping[str, Any], config: Config, scenes: Mapping[str, Any], model: Model) -> None:
+    """Raises ValueError naming the fields in which the run in `folder` was another. `scenes` is their fingerprint."""
     now = config.plain()
     changed = {name: pair for name, pair in differences(card["configuration"], now).items() if name not in FREE}
-    if "data.name" in changed and card.get("scenes") == fingerprint(scenes):
+    if "data.name" in changed and card.get("scenes") == scenes:
         del changed["data.name"]  # the same files, in another place
     # More steps are the same run as far as the schedule does not depend on how many there are.
     if not (config.train.minutes or config.train.decay == "cosine" or model.has_schedule):
@@ -364,13 +364,14 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     scenes, held_out = data.held_out(
         config.data.name, config.data.size, options.eval_images, options.seed, **config.data.options
     )
+    seen = fingerprint(scenes)
     step, seconds, reached, before = 0, 0.0, 0.0, []
     saved = checkpoint.steps_saved(checkpoint.writable_folder(folder))  # nothing is written for what does not fit
     if saved:
         if not resume:
             raise FileExistsError(f"{folder} already holds a run; choose another folder or resume it")
         state, card = checkpoint.load_tensors(saved[-1])
-        _check_same(folder, card, config, scenes, network)
+        _check_same(folder, card, config, seen, network)
         checkpoint.restore_state(state, network, optimizer)
         step, seconds, reached, before = (card[name] for name in ("step", "seconds", "progress", "before"))
         logger.info("resuming %s at step %d", folder, step)
@@ -453,7 +454,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
                 "progress": reached,
                 "before": before,
                 "configuration": config.plain(),
-                "scenes": fingerprint(scenes),
+                "scenes": seen,
             }
             checkpoint.save_state(folder, step, network, optimizer.optimizer, card)
     bar.close()
@@ -471,7 +472,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
                 "progress": reached,
                 "dataset": asdict(config.data),
                 "training": asdict(options),
-                "scenes": fingerprint(scenes),
+                "scenes": seen,
                 **({"before": before} if before else {}),
                 "metrics": [measured(network, held_out, options.eval_images)],
                 "wall_seconds": round(time.perf_counter() - started, 1),

@@ -49,7 +49,8 @@ def use(indices: Int[Tensor, "*batch blocks"], num_codes: int) -> Use:
 
 class Quantised(NamedTuple):
     values: Float[Tensor, "*batch dim"]
-    """Codes in place of the inputs; float32 or wider. The gradient goes to the inputs, straight through."""
+    """Codes in place of the inputs; under autocast float32 or wider. The gradient goes to the inputs, straight
+    through."""
     indices: Int[Tensor, "*batch blocks"]
     loss: Float[Tensor, ""]
     """What to add to the training loss, weighted already."""
@@ -86,6 +87,9 @@ class Quantizer(nn.Module):
             raise ValueError("vectors must be finite, got NaN or infinite values; did the loss explode?")
         return x.reshape(-1, self.num_blocks, self.dim // self.num_blocks).transpose(0, 1)
 
+    def _as(self, x: Float[Tensor, "*batch dim"], values: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        return values if torch.is_autocast_enabled(x.device.type) else values.to(x.dtype)
+
     def decode(self, indices: Int[Tensor, "*batch blocks"]) -> Float[Tensor, "*batch dim"]:
         """The values that codes stand for. Raises ValueError for codes of another shape, type or range."""
         arguments.codes("codes", indices, f"... blocks={self.num_blocks}", self.num_codes)
@@ -97,7 +101,7 @@ class Quantizer(nn.Module):
         """The codes whose values lie closest to `x`. Raises ValueError as `forward`."""
         blocks = self._blocks(x)
         with torch.autocast(blocks.device.type, enabled=False):
-            return nearest(blocks, self.codebook).T.view(*x.shape[:-1], self.num_blocks)
+            return nearest(blocks, self.codebook.to(blocks.dtype)).T.view(*x.shape[:-1], self.num_blocks)
 
     def update(self, generator: torch.Generator | None = None) -> None:
         """Learn what gradients do not teach; to be called after every optimiser step."""
@@ -249,21 +253,18 @@ class VectorQuantizer(Quantizer):
         blocks = self._blocks(x)
         return blocks.flatten(0, 1).unsqueeze(0) if self.shared else blocks
 
-    def forward(
-        self,
-        x: Float[Tensor, "*batch dim"],
-        draws: Draws | None = None,
-    ) -> Quantised:
+    def forward(self, x: Float[Tensor, "*batch dim"], draws: Draws | None = None) -> Quantised:
         """Replace every block by the nearest code. Nothing here is random; `draws` is for other quantisers.
 
         Raises ValueError for another width, integers or NaN.
         """
+        points = self._books(x)
         with torch.autocast(x.device.type, enabled=False):
-            points = self._books(x)
-            indices = nearest(points.detach(), self.codebook.detach())
+            book = self.codebook.to(points.dtype)
+            indices = nearest(points.detach(), book.detach())
             if self.training:
                 self._note(points.detach(), indices)
-            codes = self.codebook.gather(1, indices.unsqueeze(2).expand_as(points))
+            codes = book.gather(1, indices.unsqueeze(2).expand_as(points))
             if self.training and self._through:
                 codes = points.detach()
             distance = (points - codes.detach()).square()
@@ -271,14 +272,14 @@ class VectorQuantizer(Quantizer):
             if self.learn == "loss":
                 loss = loss + F.mse_loss(codes, points.detach())
             values = codes.detach() + (points - points.detach())  # exactly the code
-            shape = self.num_blocks, -1, self.dim // self.num_blocks
-            return Quantised(
-                values.reshape(shape).transpose(0, 1).reshape(x.shape),
-                indices.view(self.num_blocks, -1).T.view(*x.shape[:-1], self.num_blocks),
-                loss,
-                distance.detach().reshape(shape).mean(dim=(1, 2)),
-                self.num_codes,
-            )
+        shape = self.num_blocks, -1, self.dim // self.num_blocks
+        return Quantised(
+            self._as(x, values.reshape(shape).transpose(0, 1).reshape(x.shape)),
+            indices.view(self.num_blocks, -1).T.view(*x.shape[:-1], self.num_blocks),
+            loss,
+            distance.detach().reshape(shape).mean(dim=(1, 2)),
+            self.num_codes,
+        )
 
     def _note(self, points: Tensor, indices: Tensor) -> None:
         if self._through and self.placed:  # loaded
@@ -293,6 +294,7 @@ class VectorQuantizer(Quantizer):
 
         `generator` says which vectors dead codes move to; with several devices it must be the same on all.
         """
+        arguments.generator(generator)
         if not self._noted:
             return
         points, indices = (torch.cat(parts, dim=1) for parts in zip(*self._noted, strict=True))
@@ -364,27 +366,23 @@ class GumbelQuantizer(Quantizer):
         self.classify = BlockLinear(dim, num_blocks * num_codes, num_blocks)
         self.codebook = nn.Parameter(torch.randn(num_blocks, num_codes, dim // num_blocks))
 
-    def forward(
-        self,
-        x: Float[Tensor, "*batch dim"],
-        draws: Draws | None = None,
-    ) -> Quantised:
+    def forward(self, x: Float[Tensor, "*batch dim"], draws: Draws | None = None) -> Quantised:
         """Draw a code for every block."""
+        points = self._blocks(x)
         with torch.autocast(x.device.type, enabled=False):
-            points = self._blocks(x)
             flat = points.transpose(0, 1).flatten(1).view(x.shape)
             logits = self.classify(flat).unflatten(-1, (self.num_blocks, self.num_codes))
             noise = 0.0
             if self.training:
-                noise = -(draws or Draws()).exponential(len(x), *logits.shape[1:], like=logits).log()
+                noise = -arguments.draws(draws).exponential(len(x), *logits.shape[1:], like=logits).log()
             soft = ((logits + noise) / self.temperature).softmax(dim=-1)
             indices = soft.argmax(dim=-1)
             hard = F.one_hot(indices, self.num_codes).to(soft) + (soft - soft.detach())
-            values = torch.einsum("...mp,mpd->...md", hard, self.codebook).flatten(-2)
+            values = torch.einsum("...mp,mpd->...md", hard, self.codebook.to(hard)).flatten(-2)
             scores = logits.log_softmax(dim=-1)
             divergence = (scores.exp() * (scores + math.log(self.num_codes))).sum(dim=-1).mean()
             error = (self._blocks(values) - points).detach().square().mean(dim=(1, 2))
-            return Quantised(values, indices, self.uniform * divergence, error, self.num_codes)
+        return Quantised(self._as(x, values), indices, self.uniform * divergence, error, self.num_codes)
 
 
 class FiniteScalarQuantizer(Quantizer):
@@ -420,6 +418,7 @@ class FiniteScalarQuantizer(Quantizer):
         """What every code stands for."""
         digits = torch.arange(self.num_codes, device=self.levels.device).unsqueeze(1) // self.basis % self.levels
         grid = (digits - self.levels // 2) / (self.levels // 2)
+        grid = grid.to(next((weight.dtype for weight in self.parameters()), grid.dtype))
         values = self.project_out(grid.unsqueeze(1).expand(-1, self.num_blocks, -1).flatten(1))
         return values.unflatten(1, (self.num_blocks, -1)).transpose(0, 1)
 
@@ -430,14 +429,10 @@ class FiniteScalarQuantizer(Quantizer):
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
         return (z + (offset / half).atanh()).tanh() * half - offset
 
-    def forward(
-        self,
-        x: Float[Tensor, "*batch dim"],
-        draws: Draws | None = None,
-    ) -> Quantised:
+    def forward(self, x: Float[Tensor, "*batch dim"], draws: Draws | None = None) -> Quantised:
         """Round every block. Nothing here is random, and no loss is needed."""
+        points = self._blocks(x)
         with torch.autocast(x.device.type, enabled=False):
-            points = self._blocks(x)
             z = self.project_in(points.transpose(0, 1).flatten(1)).unflatten(1, (self.num_blocks, -1))
             bounded = self._bound(z)
             whole = bounded.round()
@@ -447,7 +442,7 @@ class FiniteScalarQuantizer(Quantizer):
             values = self.project_out(grid.flatten(1)).view(x.shape)
             error = (self._blocks(values) - points).detach().square().mean(dim=(1, 2))
             indices = (digits * self.basis).sum(dim=-1).view(*x.shape[:-1], self.num_blocks)
-            return Quantised(values, indices, values.new_zeros(()), error, self.num_codes)
+        return Quantised(self._as(x, values), indices, values.new_zeros(()), error, self.num_codes)
 
 
 # --- configurations ---
@@ -521,7 +516,7 @@ class FiniteScalar(QuantizerConfig):
 
 def block_diagonal(weights: Float[Tensor, "*gates blocks out in"]) -> Float[Tensor, "*gates blocks_out blocks_in"]:
     """The dense matrix with one matrix per block on its diagonal and zeros elsewhere."""
-    blocks = weights.shape[-3]
+    blocks = arguments.tensor("weights", weights, "floating point", "... blocks out in").shape[-3]
     eye = torch.eye(blocks, device=weights.device, dtype=weights.dtype)
     return (weights.unsqueeze(-2) * eye[:, None, :, None]).flatten(-2).flatten(-3, -2)
 
@@ -534,7 +529,9 @@ class BlockLinear(nn.Module):
 
     def __init__(self, input_dim: int, output_dim: int, num_blocks: int):
         super().__init__()
-        if num_blocks < 1 or input_dim % num_blocks or output_dim % num_blocks:
+        for name, size in dict(input_dim=input_dim, output_dim=output_dim, num_blocks=num_blocks).items():
+            check.whole(name, size)
+        if input_dim % num_blocks or output_dim % num_blocks:
             raise ValueError(
                 f"num_blocks must divide both widths, got {input_dim}, {output_dim} and num_blocks={num_blocks}"
             )
@@ -544,8 +541,9 @@ class BlockLinear(nn.Module):
             nn.init.xavier_uniform_(block)
 
     def forward(self, x: Float[Tensor, "*batch input_dim"]) -> Float[Tensor, "*batch output_dim"]:
-        x = x.unflatten(-1, (self.weight.shape[0], -1))
-        return torch.einsum("...mi,moi->...mo", x, self.weight).flatten(-2) + self.bias
+        blocks, _, width = self.weight.shape
+        x = arguments.tensor("x", x, "floating point", f"... input_dim={blocks * width}").unflatten(-1, (blocks, -1))
+        return torch.einsum("...mi,moi->...mo", x, self.weight.to(x.dtype)).flatten(-2) + self.bias
 
 
 class BlockLayerNorm(nn.Module):
@@ -553,9 +551,15 @@ class BlockLayerNorm(nn.Module):
 
     def __init__(self, num_blocks: int, eps: float = 1e-5):
         super().__init__()
+        check.whole("num_blocks", num_blocks)
         self.num_blocks, self.eps = num_blocks, eps
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        arguments.tensor("x", x, "floating point", "... dim")
+        if x.shape[-1] % self.num_blocks:
+            raise ValueError(
+                f"x must be floating point of a width that {self.num_blocks} blocks divide, got {x.shape[-1]}"
+            )
         width = x.shape[-1] // self.num_blocks
         return F.layer_norm(x.unflatten(-1, (self.num_blocks, width)), (width,), eps=self.eps).flatten(-2)
 
@@ -566,7 +570,9 @@ class BlockGRUCell(nn.Module):
 
     def __init__(self, dim: int, num_blocks: int):
         super().__init__()
-        if num_blocks < 1 or dim % num_blocks:
+        check.whole("dim", dim)
+        check.whole("num_blocks", num_blocks)
+        if dim % num_blocks:
             raise ValueError(f"num_blocks must divide dim, got dim={dim} and num_blocks={num_blocks}")
         width = dim // num_blocks
         bound = 1 / math.sqrt(width)  # as torch initialises a cell of that width

@@ -165,6 +165,7 @@ def test_exercises_have_starters_and_folded_solutions(path):
         starter = next(cell for cell in reversed(earlier) if cell.cell_type == "code")
         assert CHECK.search(starter.source), f"{solution.id} has no starter before it"
         assert "not yet" in printed(starter), f"{starter.id} is solved before the reader begins"
+        assert "it raised" not in printed(starter), f"{starter.id} greets the reader with an exception"
     kinds = prose(path).lower()
     for kind in ("warm-up", "build", "research"):
         assert kind in kinds, f"no {kind} exercise"

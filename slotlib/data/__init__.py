@@ -125,7 +125,7 @@ def read(path: Path | str, reader: str = "", **options: Any) -> Files:
     elif path.is_dir():
         kind = ClevrFolder if (path / "scenes").is_dir() else ImageFolder
     else:
-        kind = READERS.get(path.suffix, Records)
+        kind = READERS.get(path.suffix.lower(), Records)
     _known(kind.__name__, options, _options(kind))
     return kind(path, **options)
 
@@ -179,6 +179,6 @@ def _on_disk(name: str) -> bool:
         if path.exists():
             logger.warning("%s: the generated dataset, not what lies here under that name (which is ./%s)", name, name)
         return False
-    if not path.exists() and (len(path.parts) > 1 or path.suffix in _ENDINGS):
+    if not path.exists() and ("/" in name or path.suffix.lower() in _ENDINGS):
         raise FileNotFoundError(f"no file or folder at {name}")
     return path.exists()

@@ -84,7 +84,7 @@ class ClevrFolder(Files):
             try:
                 if self.files[j] not in there:
                     raise FileNotFoundError(f"{self.scenes_file}, scene {k}: there is no {self.images / self.files[j]}")
-                with guarded(f"{self.scenes_file}, scene {k}: not a list of CLEVR objects"):
+                with guarded(f"{self.scenes_file}, scene {k} is not one of CLEVR"):
                     tables = _objects(scenes[k]["objects"], rows, f"{self.scenes_file}, scene {k}")
                     way = scenes[k].get("directions", {}).get("behind")
                     behind.append(None if way is None else _finite([way[:2]], 1, (2,))[0])

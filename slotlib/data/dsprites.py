@@ -104,10 +104,8 @@ def _load(path: Path, modified: int, size: int) -> Sprites:
                 f"got {values.shape} and {classes.shape}"
             )
         sizes = tuple(int(column.max()) + 1 for column in classes.T)
-        if (
-            (sizes[0], math.prod(sizes)) != (1, len(classes))
-            or not np.array_equal(np.ravel_multi_index(tuple(classes.T), sizes), np.arange(len(classes)))
-        ):
+        every = sizes[0] == 1 and math.prod(sizes) == len(classes)
+        if not every or not np.array_equal(np.ravel_multi_index(tuple(classes.T), sizes), np.arange(len(classes))):
             raise DataError(
                 f"{path}: latents_classes must count through every combination of classes of one colour, the last "
                 f"column fastest; the classes per column are {sizes}, the rows {len(classes)}"

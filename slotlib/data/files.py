@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
@@ -63,7 +63,8 @@ def within(shape: Sequence[int], itemsize: int, where: str, most: int = RECORD) 
     """Raises DataError if an array of this shape, `itemsize` bytes a value, takes more than `most` bytes."""
     size = math.prod(map(int, shape)) * itemsize
     if size > most:
-        raise DataError(f"{where} declares {'×'.join(map(str, shape))} values, {size:,} bytes; at most {most:,} are read")
+        declared = "×".join(map(str, shape))
+        raise DataError(f"{where}: {declared} values declared, {size:,} bytes; at most {most:,} are read")
 
 
 def rgb(pixels: np.ndarray) -> np.ndarray:
@@ -190,13 +191,13 @@ class Files(Source):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, i: int) -> Item:
+    def __getitem__(self, i: SupportsIndex) -> Item:
         """Scene `i`, or with on_error="skip" the next one that can be read.
 
         Raises DataError or OSError for an unreadable record (always, if none can be read), IndexError.
         """
-        (i,) = numbers([i], len(self)).tolist()
-        for j in (*range(i, len(self)), *range(i)) if self.on_error == "skip" else (i,):
+        (first,) = numbers([i], len(self)).tolist()
+        for j in (*range(first, len(self)), *range(first)) if self.on_error == "skip" else (first,):
             if not self._unreadable[j]:
                 try:
                     return self._item(int(self.records[j]))

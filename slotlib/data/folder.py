@@ -19,8 +19,8 @@ class ImageFolder(Files):
 
     A `masks` folder inside or beside holds one mask per image, of the same name up to the ending: a label image (grey
     of up to 32 bits, or the indices of a palette: 0 background), or a coloured one (black background, every other
-    colour an object, ordered as 0xRRGGBB). Labels are renumbered 1, 2, …. `objects` then holds `present` only. A folder written by `export` also has
-    `objects.npz`: all properties, exactly; its labels stay as they are.
+    colour an object, ordered as 0xRRGGBB). Labels are renumbered 1, 2, …. `objects` then holds `present` only. A folder
+    written by `export` also has `objects.npz`: all properties, exactly; its labels stay as they are.
 
     Args:
         path: the folder.

@@ -6,6 +6,7 @@ dash, is pickled Python: it is written by `export` for that library, and never o
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ class Hdf5(Files):
             raise FileNotFoundError(f"no HDF5 file at {path}")
         self.path, self.background = path, background
         with self.opened() as file, guarded(f"{path} is damaged"):
-            self._check(file)
-            self.scenes, self.objects = self._properties(file)
+            stored = self._datasets(file)
+            self._check(stored)
+            self.scenes, self.objects = self._properties(stored, OWN in file.attrs)
         counts = self.objects["present"].sum(1)
         fits = torch.ones_like(counts, dtype=torch.bool) if max_objects is None else counts <= max_objects
         super().__init__(path, fits.nonzero().squeeze(1).tolist(), **options)
@@ -59,19 +61,27 @@ class Hdf5(Files):
         with guarded(f"{self.path} is not an HDF5 file, or is truncated"):
             return optional("h5py").File(self.path, "r")
 
-    def _check(self, file: Any) -> None:
-        h5py = optional("h5py")
+    def _datasets(self, file: Any) -> dict[str, Any]:
+        """The arrays of numbers in the file, by name, as yet unread. Raises DataError if any lies elsewhere."""
+        h5py, found = optional("h5py"), {}
         for name in file:
-            where = f"{self.path}, {name}"
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-                raise DataError(f"{where} is a link; expected the data itself")
+                raise DataError(f"{self.path}: {name!r} is a link; expected the data itself")
             stored = file[name]
-            if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "biuf":
-                raise DataError(f"{where}: expected an array of numbers")
-            if stored.external or stored.is_virtual:
-                raise DataError(f"{where} lies in another file; expected the data itself")
-            if stored.chunks:
-                within(stored.chunks, stored.dtype.itemsize, f"{where}, a chunk")
+            if isinstance(stored, h5py.Dataset) and stored.dtype.kind in "biuf":
+                if stored.external or stored.is_virtual:
+                    raise DataError(f"{self.path}: {name!r} lies in other files; expected the data itself")
+                found[name] = stored
+        return found
+
+    def _bounded(self, tables: Mapping[str, Any]) -> None:
+        """Raises DataError if tables to be read at once are too large, with eight bytes a value."""
+        for name, stored in tables.items():
+            within(stored.chunks or (), stored.dtype.itemsize, f"{self.path}, a chunk of {name!r}")
+        count = sum(math.prod(stored.shape) for stored in tables.values())
+        within((count,), 8, f"{self.path}, {', '.join(tables)}", TABLE)
+
+    def _check(self, file: Mapping[str, Any]) -> None:
         for name, channels in (("image", (1, 3)), ("mask", (1,))):
             if name not in file:
                 raise DataError(f"{self.path} has no dataset {name!r}; it has: {', '.join(file) or 'none'}")
@@ -80,32 +90,38 @@ class Hdf5(Files):
                     f"{self.path}: expected {name} uint8 [scenes, height, width, {channels[-1]}], "
                     f"got {file[name].dtype} {list(file[name].shape)}"
                 )
-            within(file[name].shape[1:], 1, f"{self.path}, {name}")
+            for shape in (file[name].shape[1:], file[name].chunks or ()):
+                within(shape, 1, f"{self.path}, {name!r}")
         if file["image"].shape[:3] != file["mask"].shape[:3]:
             raise DataError(
                 f"{self.path}: expected a mask for every pixel of the images, "
                 f"got images {list(file['image'].shape)} and masks {list(file['mask'].shape)}"
             )
 
-    def _properties(self, file: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def _properties(
+        self, file: Mapping[str, Any], exact: bool
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Tensors per scene, and per object."""
         count, own = len(file["image"]), f"{OWN}."
-        tables = [file[name] for name in file if name not in ("image", "mask")]
-        within((sum(math.prod(table.shape) for table in tables),), 8, f"{self.path}, of properties,", TABLE)
-        if OWN in file.attrs:
-            exact = {name.removeprefix(own): torch.from_numpy(file[name][:]) for name in file if name.startswith(own)}
-            scenes = {name.removeprefix("scene."): exact.pop(name) for name in list(exact) if name.startswith("scene.")}
-            for name, value in {**scenes, **exact}.items():
-                if value.shape[:1] != (count,):
-                    raise DataError(f"{self.path}: expected {name} of {count} scenes, got {list(value.shape)}")
-            return scenes, exact
+        if exact:
+            tables = {name: stored for name, stored in file.items() if name.startswith(own)}
+            self._bounded(tables)
+            for name, stored in tables.items():
+                if stored.shape[:1] != (count,):
+                    raise DataError(f"{self.path}: expected {name!r} of {count} scenes, got {list(stored.shape)}")
+            objects = {name.removeprefix(own): torch.from_numpy(stored[:]) for name, stored in tables.items()}
+            scenes = {name: objects.pop(name) for name in list(objects) if name.startswith("scene.")}
+            return {name.removeprefix("scene."): value for name, value in scenes.items()}, objects
+        self._bounded({name: file[name] for name in ("visibility", "num_actual_objects") if name in file})
         if "visibility" in file:
             visible = file["visibility"][:].reshape(count, -1)[:, self.background :] > 0
             if not visible.any():
                 visible[:] = True  # object-centric-library does so for Tetrominoes
         elif "num_actual_objects" in file:
             numbers = file["num_actual_objects"][:].reshape(count, 1)
-            visible = np.arange(max(1, int(numbers.max()))) < numbers
+            most = max(1, int(numbers.max()))
+            within((count, most), 8, f"{self.path}, objects", TABLE)
+            visible = np.arange(most) < numbers
         else:
             raise DataError(f"{self.path} has neither 'visibility' nor 'num_actual_objects'")
         # Objects that are not there go last; `order` is needed again for the labels of each mask.
@@ -113,11 +129,10 @@ class Hdf5(Files):
         present = np.take_along_axis(visible, order, 1)
         entities = self.background + visible.shape[1]
         objects = {"present": torch.from_numpy(present)}
-        names: list[str] = list(file)
-        for name in names:
-            stored = file[name]
-            if name in ("image", "mask", "visibility") or stored.ndim < 2 or stored.shape[:2] != (count, entities):
-                continue
+        others = {name: stored for name, stored in file.items() if name not in ("image", "mask", "visibility")}
+        tables = {name: stored for name, stored in others.items() if stored.shape[:2] == (count, entities)}
+        self._bounded(tables)
+        for name, stored in tables.items():
             rows = stored[:][:, self.background :].reshape(count, visible.shape[1], -1)
             rows = np.take_along_axis(rows, order[..., None], 1) * present[..., None]
             rows = torch.from_numpy(rows.astype(np.float32 if rows.dtype.kind == "f" else np.int64))

@@ -15,7 +15,9 @@ colour as a mask, where the lost bits may tell objects apart. PNG files are comp
 decoders skip.
 """
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +26,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image, ImageOps
 
-from slotlib.data.files import DataError, guarded, within
+from slotlib.data.files import TABLE, DataError, guarded, within
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"}
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "PPM", "GIF")  # Pillow knows others, some of which start programs
@@ -39,14 +41,28 @@ def files_in(folder: Path) -> list[Path]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file, its header read and found to be of a size that can be."""
+    """The file, of a size that can be and, as far as that can be seen, intact."""
     if not path.is_file():
         raise FileNotFoundError(f"image {path} does not exist")
     with guarded(f"image {path} cannot be read"), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `within` is as strict
         with Image.open(path, formats=_FORMATS) as image:
             within((image.height, image.width, 3), 1, f"image {path}")
+            if image.format == "PNG":
+                within((path.stat().st_size,), 1, f"image {path}", TABLE)
+                _compare(path.read_bytes())
             yield image
+
+
+def _compare(content: bytes) -> None:
+    """Raises ValueError for a PNG of which a part differs from its checksum, struct.error for one that ends early."""
+    at, name, whole = 8, b"", memoryview(content)
+    while name != b"IEND":
+        length, name = struct.unpack_from(">I4s", content, at)
+        end = at + 8 + length
+        if struct.unpack_from(">I", content, end) != (zlib.crc32(whole[at + 4 : end]),):
+            raise ValueError(f"the checksum of {name!r} is wrong")
+        at = end + 4
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -71,45 +87,41 @@ def first_size(images: Iterable[Path], on_error: str) -> tuple[int, int] | None:
 
 def image_of(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     """The pixels of an image file. Raises FileNotFoundError, DataError for a damaged file or one that is refused."""
-    with _intact(path) as image:
+    with _opened(path) as image:
         return np.asarray(_coloured(image, path))
 
 
 def mask_of(path: Path) -> Integer[np.ndarray, "height width"] | UInt8[np.ndarray, "height width 3"]:
     """The labels or colours of a mask file. Raises as `image_of` does."""
-    with _intact(path) as image:
+    with _opened(path) as image:
         if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
-            labels = np.asarray(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            labels = np.asarray(image)
             return labels.astype(np.uint8) if labels.dtype == bool else labels
         if ";16" in str(image.tile):
             raise DataError(f"mask {path} has colours of 16 bits, of which 8 are lost; save it with 8, or as labels")
         return np.asarray(_coloured(image, path))
 
 
-@contextmanager
-def _intact(path: Path) -> Iterator[Image.Image]:
-    with _opened(path) as image:
-        image.verify()  # after which it cannot be used
-    with _opened(path) as image:
-        yield image
-
-
 def _coloured(image: Image.Image, path: Path) -> Image.Image:
     """An opened file as RGB, turned."""
-    mode, hidden = image.mode, image.info.get("transparency")
+    mode, hidden, deep = image.mode, image.info.get("transparency"), ";16" in str(image.tile)
+    ImageOps.exif_transpose(image, in_place=True)
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):  # Pillow 10 opens 16 bits as I
-        turned = ImageOps.exif_transpose(image)
-        return Image.fromarray(_eight_bits(np.asarray(turned), image, hidden)).convert("RGB")
+        return Image.fromarray(_eight_bits(np.asarray(image), image, hidden)).convert("RGB")
     if mode in ("F", "I", "LAB"):
         kind = {"F": "floating point", "I": "integers of 32 bits, or with a sign", "LAB": "LAB"}[mode]
-        raise DataError(f"image {path} has pixels of {kind} (Pillow's mode {mode}); save it as RGB or grey of 8 or 16 bits")
-    if hidden is not None and ";16" in str(image.tile):
-        raise DataError(f"image {path} has colours of 16 bits of which one is transparent; save it with 8, or with alpha")
-    turned = ImageOps.exif_transpose(image)
+        raise DataError(
+            f"image {path} has pixels of {kind} (Pillow's mode {mode}); save it as RGB or grey of 8 or 16 bits"
+        )
+    if deep and hidden is not None:
+        raise DataError(
+            f"image {path} has colours of 16 bits of which one is transparent; save it with 8, or with alpha"
+        )
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or hidden is not None:
-        turned = turned.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", turned.size, "black"), turned).convert("RGB")
-    return turned.convert("RGB")
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(

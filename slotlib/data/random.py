@@ -5,9 +5,12 @@ numbers: as easy as 1, 2, 3") gives every scene its own numbers in any order, on
 batch of scenes in one vectorised call. The hash is SplitMix64's finaliser (Steele, Lea and Flood, 2014).
 """
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from slotlib.check import described
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2^64/φ, odd, as a signed 64-bit integer
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
@@ -26,6 +29,13 @@ def _mix(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     return x ^ _shift_right(x, 31)
 
 
+def signed(seed: int) -> int:
+    """Any integer as a signed one of 64 bits. Raises ValueError for what is none."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ValueError(f"seed must be a whole number, got {described(seed)}")
+    return (int(seed) + 2**63) % 2**64 - 2**63
+
+
 def uniform(seed: int, index: Int[Tensor, "items"], count: int, stream: int = 0) -> Float[Tensor, "items count"]:
     """`count` uniform numbers in [0, 1) for each item, float64.
 
@@ -35,8 +45,7 @@ def uniform(seed: int, index: Int[Tensor, "items"], count: int, stream: int = 0)
         count: numbers per item.
         stream: independent sets of numbers for the same item, for example one per rejection round.
     """
-    seed = (seed + 2**63) % 2**64 - 2**63  # any Python integer, as a signed 64-bit one
-    key = torch.tensor([seed, stream], dtype=torch.int64, device=index.device)
+    key = torch.tensor([signed(seed), stream], dtype=torch.int64, device=index.device)
     key = _mix(_mix(key[0] * _GOLDEN + 1) + key[1] * _GOLDEN)
     counter = torch.arange(1, count + 1, dtype=torch.int64, device=index.device)
     bits = _mix(_mix(key + index.long() * _GOLDEN).unsqueeze(-1) + counter * _GOLDEN)

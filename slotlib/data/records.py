@@ -144,6 +144,8 @@ def item_of(record: memoryview, where: str, schema: str | None = None, backgroun
         if len(value) % entities:
             raise DataError(f"{where}: {name} has {len(value)} values for {entities} entities")
         rows = value.reshape(entities, -1)[background:][order] * present[order][:, None]
+        if name == "shape" and not np.isfinite(value).all():
+            raise DataError(f"{where}: expected shape as whole numbers, got {value[~np.isfinite(value)][0]}")
         if value.dtype == np.uint8:
             column = torch.from_numpy(np.maximum(rows.astype(np.int64) - 1, 0)).squeeze(1)
         else:

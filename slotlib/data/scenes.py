@@ -8,20 +8,21 @@ padded to one length, with `present`; some datasets add tensors of the whole sce
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from slotlib.check import described, whole
+from slotlib.data import random
 from slotlib.data.published import features
 
 Batch = dict[str, Any]
-Index = Int[Tensor, "scenes"] | Sequence[int]
+Index = Int[Tensor, "scenes"] | Integer[np.ndarray, "scenes"] | Sequence[SupportsIndex]
 Draw = Callable[..., Batch]
 _SCENES = 64  # drawn at a time, to be kept
 
@@ -52,10 +53,10 @@ class Source(Dataset):
         """Scenes start to stop−1, as far as there are such, as a source of their own."""
         raise NotImplementedError
 
-    def __getitem__(self, i: int) -> Batch:
+    def __getitem__(self, i: SupportsIndex) -> Batch:
         return self.__getitems__([i])[0]
 
-    def __getitems__(self, index: Sequence[int]) -> list[Batch]:
+    def __getitems__(self, index: Index) -> list[Batch]:
         batch = self.batch(index)
         return [each(batch, lambda value, i=i: value[i]) for i in range(len(index))]
 
@@ -107,8 +108,7 @@ class Scenes(Source):
 
     def __init__(self, name: str, generator: Generator, size: int, seed: int, options: Mapping[str, Any]):
         self.name, self.generator, self.size, self.seed, self.options = name, generator, size, seed, options
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise ValueError(f"seed must be a whole number, got {described(seed)}")
+        random.signed(seed)  # a draw of your own may take anything
         whole("size", size)
         self.first, self.values, self.origin = 0, generator.values, {"scenes_seed": seed}
         self.batch([0])  # wrong options fail here, not in a worker an hour later

@@ -122,7 +122,7 @@ def _value(feature: memoryview) -> Feature | None:
 
 
 def _joined(values: memoryview) -> bytearray:
-    """The strings of a list, one after the other. Not by `join`, which keeps an object of each: there may be millions."""
+    """The strings of a list as one. `join` would keep an object of each, and there may be millions."""
     joined = bytearray()
     for _, chunk in _fields(values):
         joined += chunk

@@ -7,8 +7,8 @@ import pytest
 
 import slotlib
 from benchmarks import ablations, baselines, svq_ablations
-from slotlib.autoencoder import SlotAutoencoder
 from slotlib import training
+from slotlib.autoencoder import SlotAutoencoder
 from slotlib.cli import read_config
 from slotlib.encoders import Paper, Strided
 

@@ -77,7 +77,7 @@ def test_a_strided_convolution_pads_as_tensorflow_does():
         (lambda: coordinate_grid(5, 5, None), r"like must be floating point \[\.\.\.\], got None"),
         (lambda: fourier_features(torch.zeros(3), 0), "bands must be a whole number"),
         (lambda: fourier_features([0.5], 3), r"positions must be floating point \[\.\.\.\], got \[0.5\]"),
-        (lambda: Strided().build(8)(torch.zeros(3, 8, 8)), r"images must be floating point \[batch, 3, height, width\]"),
+        (lambda: Strided().build(8)(torch.zeros(3, 8, 8)), r"images must be floating point \[batch, 3, height, "),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -56,21 +56,21 @@ def random_maps(seed: int, labels: int, shape: tuple[int, ...] = (6, 40)) -> tor
 
 
 @given(segmentations())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_ari_is_scikit_learn_s(both):
     expected = [adjusted_rand_score(t, p) for t, p in zip(*both, strict=True)]
     np.testing.assert_allclose(adjusted_rand_index(*both), expected, rtol=0, atol=1e-9)
 
 
 @given(segmentations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_rand_index_is_scikit_learn_s(both):
     expected = [rand_score(t, p) for t, p in zip(*both, strict=True)]
     np.testing.assert_allclose(rand_index(*both), expected, rtol=0, atol=1e-9)
 
 
 @given(segmentations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_pair_counts_are_scikit_learn_s(both):
     # Its 2×2 matrix counts every pair twice: [[apart, together in pred only], [together in true only, together]].
     expected = [pair_confusion_matrix(t, p) / 2 for t, p in zip(*both, strict=True)]
@@ -79,7 +79,7 @@ def test_pair_counts_are_scikit_learn_s(both):
 
 
 @given(segmentations())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_fg_ari_is_scikit_learn_s_over_the_foreground(both):
     for background in (0, -1):
         expected = [
@@ -240,7 +240,7 @@ def test_overlaps_are_those_of_brute_force(both, background):
 
 
 @given(segmentations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_matching_never_beats_the_best_overlaps(both):
     for background in (0, None):
         mbo, miou = mean_best_overlap(*both, background), mean_iou(*both, background)
@@ -250,7 +250,7 @@ def test_a_matching_never_beats_the_best_overlaps(both):
 
 
 @given(segmentations(), st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_names_of_segments_do_not_matter(both, seed):
     true, pred = both
     random = np.random.default_rng(seed)
@@ -262,7 +262,7 @@ def test_names_of_segments_do_not_matter(both, seed):
 
 
 @given(segmentations(), st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_where_the_pixels_lie_does_not_matter(both, seed):
     order = torch.randperm(both[0].shape[1], generator=torch.Generator().manual_seed(seed))
     for metric in METRICS:
@@ -271,14 +271,14 @@ def test_where_the_pixels_lie_does_not_matter(both, seed):
 
 
 @given(segmentations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_rand_indices_are_symmetric(both):
     for metric in (adjusted_rand_index, rand_index):
         torch.testing.assert_close(metric(*both), metric(*both[::-1]), rtol=0, atol=1e-12)
 
 
 @given(segmentations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_both_forms_of_the_adjustment_are_one(both):
     # (index - expected) / (best - expected), in Hubert and Arabie's words; the library uses it multiplied out.
     a, b, c, d = pair_counts(*both)
@@ -289,7 +289,7 @@ def test_both_forms_of_the_adjustment_are_one(both):
 
 
 @given(segmentations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_batch_is_scored_image_by_image(both):
     for metric in METRICS:
         alone = torch.cat([metric(t[None], p[None]) for t, p in zip(*both, strict=True)])
@@ -297,7 +297,7 @@ def test_a_batch_is_scored_image_by_image(both):
 
 
 @given(segmentations())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_perfect_prediction_scores_one(both):
     for metric in METRICS:
         assert (metric(both[0], both[0]) == 1).all()
@@ -408,7 +408,7 @@ def test_only_objects_of_both_runs_are_compared():
 
 
 @given(segmentations(labels="few"), segmentations(labels="few"), st.booleans())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_consistency_is_symmetric_perfect_with_itself_and_a_share(one, two, rename):
     count = min(len(one[0]), len(two[0]))
     one, two = (tuple(x[:count] for x in both) for both in (one, two))

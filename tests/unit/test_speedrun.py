@@ -12,7 +12,17 @@ import pytest
 import torch
 
 from benchmarks import speedrun
-from benchmarks.speedrun import LEVELS, PeerAutoencoder, PeerConfig, Run, measure, missing, report, seconds_to, time_cell
+from benchmarks.speedrun import (
+    LEVELS,
+    PeerAutoencoder,
+    PeerConfig,
+    Run,
+    measure,
+    missing,
+    report,
+    seconds_to,
+    time_cell,
+)
 from slotlib import training
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.decoders import Broadcast

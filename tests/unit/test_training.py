@@ -259,7 +259,7 @@ def test_evaluation_counts_against_the_minutes_and_a_resumed_run_has_what_is_lef
     log = read_log(tmp_path)
     # Left are 0.9 seconds: the evaluations at steps 4 and 8 take more, and the next step is the last.
     assert 4 < log["step"][-1] <= 9
-    assert log["seconds"][-1] > 1.8
+    assert log["seconds"][-1] >= 1.8
 
 
 def interrupted(model, scenes, images, *arguments, **options):
@@ -494,7 +494,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
         config = replace(config, autoencoder=codes)
     often = dict(steps=8, save_every=2, log_every=1, eval_every=4, batch_size=4, eval_images=4, **changes)
     whole = train(tmp_path / "whole", config, scenes, **often).state_dict()
-    lives = 0, 3, 5, 7
+    lives = 0, 5
     stopping(monkeypatch, *lives)
     for _ in lives:
         with pytest.raises(KeyboardInterrupt):
@@ -509,10 +509,11 @@ TWENTY_LIVES = """
 import os, random, signal, sys, time
 from pathlib import Path
 import lightning_fabric, torch.utils.tensorboard
-from slotlib import cli, plots, training
+import {module} as mine
+from slotlib import training
 
-whole, killed = map(Path, sys.argv[1:3])
-config = cli.read_config(sys.argv[3])
+whole, killed = map(Path, sys.argv[1:])
+config = mine.fitted(mine.STRANGE, steps=60, log_every=1, save_every=4, eval_every=20)
 chance = random.Random(int.from_bytes(os.urandom(4)))
 
 def live(folder):
@@ -543,18 +544,19 @@ os.waitpid(live(killed), 0)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_that_was_not(tmp_path):
-    config = fitted(SVQ, steps=40, log_every=1, save_every=4, eval_every=20, batch_size=4, eval_images=4)
-    (tmp_path / "config.yaml").write_text(json.dumps(config.plain()))
-    command = [sys.executable, "-c", TWENTY_LIVES, *(tmp_path / name for name in ("whole", "killed", "config.yaml"))]
-    process = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    """Of a stranger's model, in a script that imports its module."""
+    program, folders = TWENTY_LIVES.format(module=__name__), [tmp_path / "whole", tmp_path / "killed"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__)}
+    command = [sys.executable, "-c", program, *folders]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stderr
     assert process.stderr.count("Traceback") == 0, process.stderr
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
-    same_logs(tmp_path / "whole", tmp_path / "killed")
-    assert len(read_log(tmp_path / "killed")["step"]) == 40
-    left = {path.name for path in (tmp_path / "killed").iterdir()}
+    assert same(weights(folders[0]), weights(folders[1]))
+    same_logs(*folders)
+    assert len(read_log(folders[1])["step"]) == 60
+    left = {path.name for path in folders[1].iterdir()}
     assert left == {"log.csv", "tensorboard", "model.json", "model.safetensors"} | {
-        f"step_00000040.{ending}" for ending in ("json", "safetensors")
+        f"step_00000060.{ending}" for ending in ("json", "safetensors")
     }
 
 
@@ -592,32 +594,6 @@ def test_a_stranger_s_model_learns_and_comes_back(tmp_path):
     losses = read_log(tmp_path)["loss"]
     assert losses[-1] < losses[0]
     assert again.mean.abs().sum() > 0 and again.drift != 0  # prepared once, updated at every step
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_stranger_s_model_is_killed_and_goes_on_to_the_same_bits(tmp_path):
-    """As a reader would: a module of their own, imported by a script, which is started again."""
-    program = f"""
-import os, sys
-import {__name__} as mine
-from slotlib import training
-
-config = mine.fitted(mine.STRANGE, steps=8, save_every=2)
-child = os.fork()
-if not child:
-    rate = training.learning_rate
-    training.learning_rate = lambda step, options: os.kill(os.getpid(), 9) if step == 5 else rate(step, options)
-    training.train(config, sys.argv[1], progress=False)
-assert os.waitpid(child, 0)[1] == 9
-training.train(config, sys.argv[1], progress=False)
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.path.dirname(__file__)}
-    command = [sys.executable, "-c", program, tmp_path / "killed"]
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
-    train(tmp_path / "whole", STRANGE, steps=8, save_every=2)
-    assert same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
-    same_logs(tmp_path / "killed", tmp_path / "whole")
 
 
 @dataclass

@@ -49,9 +49,9 @@ def publish(root, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "IMAGES", 6)
     monkeypatch.setattr(module, "CHECKPOINTS", tmp_path / "checkpoints")
 
-    def as_trained(name, seeds, flags=(), likelihood=Average(), slot_init="gaussian"):
+    def as_trained(name, seeds, flags=(), likelihood=None, slot_init="gaussian"):
         attention = AttentionConfig(slot_dim=16, mlp_hidden_dim=16, num_iterations=2, slot_init=slot_init)
-        config = AutoencoderConfig(35, Strided(8), attention, Separable(16), likelihood)
+        config = AutoencoderConfig(35, Strided(8), attention, Separable(16), likelihood or Average())
         for seed in seeds:
             torch.manual_seed(seed)
             card = {

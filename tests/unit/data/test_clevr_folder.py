@@ -94,9 +94,13 @@ def test_pixel_coordinates_follow_crop_and_resize(sample):
         (lambda scenes: scenes.pop(), r"CLEVR_sample_000015\.png \(1 in all\) is in no scene"),
         (lambda scenes: scenes[4].update(image_filename="other.png"), r"scene 4: there is no .*other\.png"),
         (lambda scenes: scenes[2]["objects"][1].update(color="pink"), "scene 2: expected a colour of gray.*got 'pink'"),
-        (lambda scenes: scenes[2]["objects"][1].pop("3d_coords"), "scene 2: not a list of CLEVR objects"),
+        (lambda scenes: scenes[2]["objects"][1].pop("3d_coords"), "scene 2 is not one of CLEVR"),
         (lambda scenes: scenes[2].pop("objects"), "scene 2: expected 'objects', a list"),
         (lambda scenes: scenes.append(3), "not a CLEVR scenes file"),
+        (lambda scenes: scenes[2].update(directions=[1]), "scene 2 is not one of CLEVR .AttributeError"),
+        (lambda scenes: scenes[2]["directions"].update(behind=[0, "a", 0]), "scene 2 is not one of CLEVR .TypeError"),
+        (lambda scenes: scenes[2]["directions"].update(behind=[0]), "scene 2 is not one of CLEVR .*expected 2 numbers"),
+        (lambda scenes: scenes[2]["objects"][1].update(rotation=float("inf")), "scene 2 .*expected finite numbers"),
     ],
 )
 def test_scenes_that_do_not_match_are_named(copy, change, message):
@@ -114,6 +118,7 @@ def test_a_missing_image_is_skipped_if_wanted(copy):
     dataset = read(path, on_error="skip")
     assert same(dataset[4], dataset[5])
     assert dataset.skipped == 1
+    (path / "images" / "sample" / "._CLEVR_sample_000001.png").write_bytes(b"what macOS leaves")
     edit(lambda scenes: scenes.pop())
     assert len(read(path, on_error="skip")) == 15
 

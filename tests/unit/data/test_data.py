@@ -119,3 +119,25 @@ def test_scenes_are_found_by_name_or_path(tmp_path):
         find("shapes", 0)
     with pytest.raises(FileNotFoundError, match=r"no file or folder at .*missing"):
         find(str(tmp_path / "missing"), 1)
+
+
+@pytest.mark.parametrize("name", ["missing/", "./missing", "scenes.hdf5", "d.npz", "x.tfrecords", "clevr.tfrecords.gz"])
+def test_a_missing_file_is_no_unknown_dataset(name):
+    for ask in (lambda: find(name, 1), lambda: held_out(name, 1, 1, seed=0)):
+        with pytest.raises(FileNotFoundError, match=f"no file or folder at {name}"):
+            ask()
+
+
+def test_a_name_that_is_neither_says_both():
+    with pytest.raises(
+        ValueError, match="no file or folder at missing, and unknown dataset 'missing'; there are: clevr"
+    ):
+        find("missing", 1)
+
+
+def test_a_folder_of_a_generators_name_is_said(tmp_path, monkeypatch, caplog):
+    picture(tmp_path / "shapes" / "a.png", np.zeros((3, 3, 3)))
+    monkeypatch.chdir(tmp_path)
+    assert find("shapes", 2)[0]["image"].shape[1] > 3
+    assert "not what lies here under that name (which is ./shapes)" in caplog.text
+    assert find("./shapes", 2)[0]["image"].shape == (3, 3, 3)

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 from torch.utils.data import DataLoader
-from written import same, write_sprites
+from written import published, same, serialised, write_records, write_sprites
 
 from slotlib.data import make, read
 from slotlib.data.export import export
@@ -76,7 +76,14 @@ def test_options_out_of_range_are_named(tmp_path):
     for options, message in (
         ({"on_error": "ignore"}, "on_error"),
         ({"crop": (0, 5)}, "crop must be"),
-        ({"resolution": 0}, "resolution must be"),
+        ({"crop": (0, 5, 0, 2.5)}, "each edge of crop must be a whole number, at least 0, got 2.5"),
+        ({"crop": 5}, "crop must be .top, bottom, left, right., got 5"),
+        ({"resolution": 0}, "resolution must be a whole number, at least 1, got 0"),
+        ({"resolution": 1.5}, "resolution must be a whole number, at least 1, got 1.5"),
+        ({"resolution": "64"}, "resolution must be a whole number, at least 1, got '64'"),
+        ({"resolution": (64, 64, 3)}, "resolution must be one or two numbers"),
+        ({"resolution": 10**6}, "resolution: 1000000×1000000×3 values declared"),
+        ({"max_objects": 0}, "max_objects must be a whole number, at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             read(tmp_path / "t", **options)
@@ -84,5 +91,49 @@ def test_options_out_of_range_are_named(tmp_path):
         read(tmp_path / "t", crop=(0, 36, 0, 35))[0]
     with pytest.raises(IndexError, match=r"\[0, 2\), got 2"):
         read(tmp_path / "t")[2]
-    with pytest.raises(TypeError, match="nonsense"):
+    known = "max_objects, crop, resolution, on_error"
+    with pytest.raises(TypeError, match=f"ImageFolder has no option 'nonsense'; it has: {known}"):
         read(tmp_path / "t", nonsense=1)
+
+
+def test_no_scenes_make_an_empty_batch(tmp_path):
+    for dataset in kinds(tmp_path):
+        empty, one = dataset.batch([]), dataset.batch([0])
+        assert empty.keys() == one.keys()
+        assert empty["image"].shape == (0, *one["image"].shape[1:])
+        assert empty["objects"]["present"].shape == (0, *one["objects"]["present"].shape[1:])
+
+
+def test_what_is_no_scene_number_is_one_clear_error(tmp_path):
+    for dataset in kinds(tmp_path):
+        for index in ([1.9], [float("nan")], [True, False], ["1"]):
+            with pytest.raises(TypeError, match=r"scene numbers must be integers in \[0, 9\)"):
+                dataset.batch(index)
+        for i in (1.9, True, None, slice(2)):
+            with pytest.raises(TypeError, match=r"scene numbers must be integers in \[0, 9\)"):
+                dataset[i]
+
+
+def test_the_first_picture_may_be_the_damaged_one(tmp_path):
+    export(make("tetrominoes", 4), tmp_path / "t", "folder", progress=False)
+    images = tmp_path / "t" / "images"
+    for content in (b"", b"no picture", (images / "000000.png").read_bytes()[:200]):
+        (images / "000000.png").write_bytes(content)
+        dataset = read(tmp_path / "t", on_error="skip")
+        assert same(dataset[0], dataset[1])
+        assert dataset.skipped == 1
+        with pytest.raises(DataError, match=r"000000\.png cannot be read"):
+            read(tmp_path / "t")[0]
+
+
+def test_scenes_of_several_shapes_are_one_clear_error(tmp_path):
+    room, _ = published("objects_room", 0)
+    small = {"image": room["image"][:32, :32], "mask": room["mask"][:, :32, :32]}
+    write_records(tmp_path / "r.tfrecords", [serialised(room), serialised(small)])
+    with pytest.raises(DataError, match="record 1 is 32×32 pixels, the first image 64×64; give a resolution"):
+        read(tmp_path / "r.tfrecords").batch([0, 1])
+    assert len(read(tmp_path / "r.tfrecords", resolution=16).batch([0, 1])["image"]) == 2
+    few = {"image": room["image"], "mask": room["mask"][:5]}
+    write_records(tmp_path / "f.tfrecords", [serialised(room), serialised(few)])
+    with pytest.raises(DataError, match=r"f\.tfrecords: these scenes do not make one batch"):
+        read(tmp_path / "f.tfrecords").batch([0, 1])

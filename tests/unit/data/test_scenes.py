@@ -1,5 +1,6 @@
 """Sources of scenes: the same scene whoever asks, however it is asked for."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -64,6 +65,44 @@ def test_any_integer_is_a_seed(seed):
 def test_a_scene_that_does_not_exist_is_one_clear_error(index):
     with pytest.raises(IndexError, match=rf"\[0, 5\).*{index}"):
         make("tetrominoes", 5)[index]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [[1.9], [float("nan")], [True, False], [[0, 1]], ["1"], [None], torch.tensor([1.0]), torch.ones(5).bool(), 1],
+)
+def test_what_is_no_scene_number_is_one_clear_error(index):
+    scenes = make("tetrominoes", 5)
+    for source in (scenes, Kept(scenes), scenes.part(1, 3)):
+        with pytest.raises(TypeError, match=r"scene numbers must be integers in \[0, \d\), got .+"):
+            source.batch(index)
+    for i in (1.9, True, "1", None, slice(2)):
+        with pytest.raises(TypeError, match=r"scene numbers must be integers in \[0, 5\)"):
+            scenes[i]
+
+
+def test_integers_of_any_type_are_scene_numbers():
+    scenes = make("tetrominoes", 5)
+    for index in ([1, 3], (1, 3), range(1, 4, 2), np.array([1, 3], np.uint8), torch.tensor([1, 3]), np.int16([1, 3])):
+        assert same(scenes.batch(index), scenes.batch([1, 3]))
+    assert same(scenes[np.int64(3)], scenes[torch.tensor(3)])
+
+
+def test_a_kept_scene_that_does_not_exist_is_one_clear_error():
+    kept = Kept(make("tetrominoes", 5))
+    for index in (5, -1):
+        with pytest.raises(IndexError, match=rf"\[0, 5\).*{index}"):
+            kept[index]
+    with pytest.raises(ValueError, match="the number of scenes to keep must be a whole number, at least 1, got 0"):
+        Kept(make("tetrominoes", 5).part(5, 5))
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", None, True, float("nan")])
+def test_what_is_no_seed_is_one_clear_error(seed):
+    with pytest.raises(ValueError, match=f"seed must be a whole number, got {seed!r}"):
+        make("tetrominoes", 5, seed)
+    with pytest.raises(ValueError, match=f"seed must be a whole number, got {seed!r}"):
+        GENERATORS["shapes"].draw(seed, torch.arange(2))
 
 
 def test_a_loop_over_the_dataset_ends():
