@@ -76,8 +76,6 @@ class ClevrFolder(Files):
         if rows > MOST_OBJECTS:
             raise DataError(f"{self.scenes_file}: expected at most {MOST_OBJECTS} objects in a scene, got {rows}")
         self.files = [scenes[k]["image_filename"] for k in kept]
-        if not self.given_size:
-            self.size = pictures.first_size((self.images / file for file in self.files), self.on_error)
         there = {file.name for file in pictures.files_in(self.images)}
         objects, behind = [], []
         for j, k in enumerate(kept):
@@ -102,6 +100,9 @@ class ClevrFolder(Files):
                 raise DataError(message)
             logger.warning("left out: %s", message)
         self.objects = {name: torch.stack([one[name] for one in objects]) for name in objects[0]}
+        if not self.given_size:
+            readable = (self.images / file for file in self.files if file in there)
+            self.size = pictures.first_size(readable, self.on_error)
         known = [way for way in behind if way is not None]
         self.behind = torch.stack(known) if len(known) == len(kept) else None
 

@@ -145,16 +145,18 @@ class Files(Source):
                 raise ValueError(f"crop must be (top, bottom, left, right), got {crop!r}")
             for edge in crop:
                 whole("each edge of crop", edge, least=0)
+        size: tuple[int, int] | None = None
         if resolution is not None:
-            resolution = tuple(resolution) if isinstance(resolution, list | tuple) else (resolution, resolution)
-            if len(resolution) != 2:
+            sides: Any = resolution if isinstance(resolution, list | tuple) else (resolution, resolution)
+            if len(sides) != 2:
                 raise ValueError(f"resolution must be one or two numbers, got {resolution}")
-            for side in resolution:
+            for side in sides:
                 whole("resolution", side)
-            within((*resolution, 3), 4, "resolution")
+            within((*sides, 3), 4, "resolution")
+            size = (sides[0], sides[1])
         if isinstance(records, int):
             within((records,), 8, str(path), TABLE)
-        self.path, self.crop, self.resolution, self.on_error = Path(path), crop, resolution, on_error
+        self.path, self.crop, self.resolution, self.on_error = Path(path), crop, size, on_error
         self.name, self.origin = type(self).__name__, {"scenes": str(path)}
         self.records = np.arange(records) if isinstance(records, int) else np.asarray(records, dtype=np.int64)
         if not len(self.records):

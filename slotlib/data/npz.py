@@ -3,13 +3,14 @@
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from slotlib.data.files import TABLE, DataError, within
 
 
-def header(member: zipfile.ZipExtFile, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+def header(member: Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran's order, and type of an array. Raises DataError for anything but numbers and words."""
     if np.lib.format.read_magic(member) != (1, 0):  # the others are for lists of fields
         raise DataError(f"{where} is no array of numbers")

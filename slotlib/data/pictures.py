@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from slotlib.data.files import TABLE, DataError, guarded, within
 
@@ -40,7 +40,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """The file, of a size that can be and, as far as that can be seen, intact."""
     if not path.is_file():
         raise FileNotFoundError(f"image {path} does not exist")
@@ -103,7 +103,7 @@ def mask_of(path: Path) -> Integer[np.ndarray, "height width"] | UInt8[np.ndarra
         return np.asarray(_coloured(image, path))
 
 
-def _coloured(image: Image.Image, path: Path) -> Image.Image:
+def _coloured(image: ImageFile.ImageFile, path: Path) -> Image.Image:
     """An opened file as RGB, turned."""
     mode, hidden, deep = image.mode, image.info.get("transparency"), ";16" in str(image.tile)
     ImageOps.exif_transpose(image, in_place=True)
@@ -120,7 +120,7 @@ def _coloured(image: Image.Image, path: Path) -> Image.Image:
         )
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or hidden is not None:
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 

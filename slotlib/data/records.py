@@ -236,7 +236,7 @@ def index_of(path: Path) -> _Index:
     with suppress(OSError, DataError), guarded(f"{place} cannot be read"), zipfile.ZipFile(place) as archive:
         saved = npz.arrays(archive, ("identity", *_Index._fields), place)
         if np.array_equal(saved.pop("identity"), identity):
-            return _Index(**saved)._replace(damage=str(saved["damage"]))
+            return _Index(damage=str(saved.pop("damage")), **saved)
     with guarded(f"{path} cannot be read"):
         index = _scan(path)
     if not len(index.offsets):
