@@ -69,9 +69,9 @@ STUDIES = {
     ),
     "multi_dsprites": Study(
         3,
-        ["--train.steps=3000", price(0.005)],
+        ["--train.steps=3000"],
         {
-            RECIPE: [],
+            RECIPE: [price(0.005)],
             "squared error of the average": ["--model.likelihood={class_path: Average}"],
             "slots are free": ["--model.likelihood.sparsity=0"],
             "half the price": [price(0.0025)],

@@ -146,7 +146,7 @@ def draw(
     seed: int,
     index: Int[Tensor, "scenes"],
     variant: str = "colour_on_grey",
-    num_objects: int | tuple[int, int] | None = None,
+    num_objects: int | Sequence[int] | None = None,
     resolution: int = 64,
     min_visible: float = 0.25,
     sprites: str | Path | None = None,

@@ -57,7 +57,7 @@ def _triangle(u: Tensor, v: Tensor, reach: Tensor) -> Tensor:
 def draw(
     seed: int,
     index: Int[Tensor, "scenes"],
-    num_objects: int | tuple[int, int] = (2, 6),
+    num_objects: int | Sequence[int] = (2, 6),
     resolution: int = 64,
     min_visible: float = 0.5,
     held_out: Sequence[Mapping[str, str | int]] = (),

@@ -106,7 +106,7 @@ def _place(
 def draw(
     seed: int,
     index: Int[Tensor, "scenes"],
-    num_objects: int | tuple[int, int] = 3,
+    num_objects: int | Sequence[int] = 3,
     resolution: int = RESOLUTION,
     held_out: Sequence[Mapping[str, str | int]] = (),
     novel: bool = False,
