@@ -1,5 +1,6 @@
 """Tensors and sources of random numbers that callers bring: refused as by `slotlib.check`, in one clear line."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,6 +23,12 @@ def draws(value: object) -> Draws:
     drawn = value or Draws()
     generator(drawn.generator)
     return drawn
+
+
+def scenes(value: object) -> None:
+    """Raises ValueError unless `value` is a batch of scenes, with an image."""
+    if not isinstance(value, Mapping) or "image" not in value:
+        raise ValueError(f"scenes must be a batch with an image, as slotlib.data gives it, got {described(value)}")
 
 
 def tensor(name: str, value: object, kind: str, shape: str) -> Tensor:

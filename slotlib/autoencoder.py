@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotlib import arguments, check, configuration, diagnosis, metrics
-from slotlib.decoders import Broadcast, DecoderConfig, Drawing
-from slotlib.encoders import EncoderConfig, Paper, start_as_keras
+from slotlib.decoders import Broadcast, DecoderConfig, Drawing, Masks
+from slotlib.encoders import EncoderConfig, Features, Images, Paper, start_as_keras
 from slotlib.likelihoods import Average, LikelihoodConfig, compose
 from slotlib.model import Draws, Look, Model, Scenes
-from slotlib.slot_attention import AttentionConfig, SlotAttention
+from slotlib.slot_attention import AttentionConfig, SlotAttention, Slots
 
 # --- what models of images and of slots share ---
 
@@ -31,9 +31,7 @@ LIMITS = -0.5, 1.5
 Images in other units reach further: [-1, 1], 0 … 255, standardised ones."""
 
 
-def centred(
-    images: Float[Tensor, "batch 3 height width"], side: int, dtype: torch.dtype
-) -> Float[Tensor, "batch 3 height width"]:
+def centred(images: Images, side: int, dtype: torch.dtype) -> Images:
     """Images from [0, 1] in the units that models work in, [-1, 1].
 
     Raises ValueError unless there is at least one, `[batch, 3, side, side]` in this precision (under autocast in any),
@@ -68,9 +66,7 @@ def checked(config: Any, kind: type, where: str = "") -> Any:
     return config
 
 
-def squared_error(
-    images: Float[Tensor, "batch 3 height width"], others: Float[Tensor, "batch 3 height width"]
-) -> Float[Tensor, "batch"]:
+def squared_error(images: Images, others: Images) -> Float[Tensor, "batch"]:
     """Of each image, averaged over pixels and channels."""
     return (images - others).square().mean(dim=(1, 2, 3))
 
@@ -83,9 +79,7 @@ MASK_SCORES = {
 }
 
 
-def scored(
-    metric: Callable[..., Tensor], scenes: Scenes, masks: Float[Tensor, "batch slots height width"]
-) -> Float[Tensor, "batch"]:
+def scored(metric: Callable[..., Tensor], scenes: Scenes, masks: Masks) -> Float[Tensor, "batch"]:
     """How well masks (argmax over slots) agree with a scene's true ones; NaN for scenes without."""
     if "mask" not in scenes:
         return torch.full((len(masks),), math.nan)
@@ -103,7 +97,7 @@ class WithSlots:
     slot_attention: SlotAttention
     __call__: Callable[..., Any]
 
-    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
+    def encode(self, images: Images) -> Features:
         """The features slots are made of, on their grid. Raises ValueError for images that `centred` refuses."""
         return self.encoder(centred(images, self.config.resolution, next(self.encoder.parameters()).dtype))
 
@@ -117,7 +111,7 @@ class WithSlots:
 
     def bind(
         self,
-        features: Float[Tensor, "batch h w dim"],
+        features: Features,
         draws: Draws,
         num_slots: int | None = None,
         num_iterations: int | None = None,
@@ -145,6 +139,7 @@ class WithSlots:
 
         `how`: as for a call, such as `num_slots`, `num_iterations`, `restarts`.
         """
+        arguments.scenes(scenes)
         output = self(scenes["image"], generator=arguments.draws(draws).generator, **how)
         return self.scores(scenes, output)
 
@@ -158,6 +153,7 @@ class WithSlots:
         """Pictures of the first eight scenes; of all, signs of failure in the masks."""
         from slotlib import plots  # slow to import
 
+        arguments.scenes(scenes)
         output = self(scenes["image"], generator=torch.Generator().manual_seed(0))
         signs = diagnosis.diagnose(output.masks)
         pictures = plots.rows(scenes, output.reconstruction, output.masks, output.attention)
@@ -180,16 +176,16 @@ class AutoencoderConfig:
 
 
 class AutoencoderOutput(NamedTuple):
-    reconstruction: Float[Tensor, "batch 3 height width"]
+    reconstruction: Images
     """Σ drawn_masks · slot_images, in [0, 1] up to the decoder's errors."""
     slot_images: Float[Tensor, "batch slots 3 height width"]
-    masks: Float[Tensor, "batch slots height width"]
+    masks: Masks
     """Whose pixel it is; sums to 1 over slots. Of a mixture the probability that the slot painted this pixel, given its
     colour in the image (the posterior); else the drawn masks."""
-    slots: Float[Tensor, "batch slots dim"]
+    slots: Slots
     attention: Float[Tensor, "batch slots h w"]
     """Of the last iteration, on the encoder's grid."""
-    drawn_masks: Float[Tensor, "batch slots height width"]
+    drawn_masks: Masks
     """As the decoder draws them from the slots alone: the softmax of its logits over slots."""
 
 
@@ -215,14 +211,12 @@ class SlotAutoencoder(WithSlots, Model):
         self.decoder.initialise()
         self.at(1.0)
 
-    def drawing_loss(
-        self, slots: Float[Tensor, "batch slots dim"], images: Float[Tensor, "batch 3 height width"], draws: Draws
-    ) -> Float[Tensor, ""]:
+    def drawing_loss(self, slots: Slots, images: Images, draws: Draws) -> Float[Tensor, ""]:
         """What `slots` cost as a drawing of `images`, or of what part of them the decoder draws in training."""
         drawing, target = self.decoder.part(slots, images * 2 - 1, draws)
         return self.likelihood.cost(drawing, target).mean()
 
-    def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
+    def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """The likelihood's cost, averaged over images; in squared error, for images in the units of [-1, 1].
 
         `draws` decides the slots' start and which pixels count, if not all do.
@@ -232,7 +226,7 @@ class SlotAutoencoder(WithSlots, Model):
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Images,
         num_slots: int | None = None,
         num_iterations: int | None = None,
         restarts: int = 1,
@@ -254,9 +248,7 @@ class SlotAutoencoder(WithSlots, Model):
         bound = self.bind(features, Draws(generator), num_slots, num_iterations, restarts)
         return self.drawn(images, bound, features.shape[1:3], restarts)
 
-    def drawn(
-        self, images: Float[Tensor, "batch 3 height width"], bound: Any, grid: torch.Size, restarts: int
-    ) -> AutoencoderOutput:
+    def drawn(self, images: Images, bound: Any, grid: torch.Size, restarts: int) -> AutoencoderOutput:
         """What bound slots draw; of an image's several restarts, the best. `grid` is that of the features."""
         slots, attention = bound.slots, bound.attention
         drawing, target = self.decoder(slots), images * 2 - 1

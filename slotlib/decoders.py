@@ -13,10 +13,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from slotlib import arguments, check
-from slotlib.encoders import SoftPositionEmbedding, coordinate_grid, fourier_features, start_as_keras
+from slotlib.encoders import Images, SoftPositionEmbedding, coordinate_grid, fourier_features, start_as_keras
 from slotlib.model import Draws, Ramp
+from slotlib.slot_attention import Slots
 
 Colour = Literal["pixel", "slot", "shaded"]
+Masks = Float[Tensor, "batch slots height width"]
 
 BANDS = 6
 """Of the Fourier features from which the decoders without convolutions know where a pixel lies."""
@@ -42,9 +44,7 @@ class Decoder(nn.Module):
         """What a fresh decoder starts with."""
         start_as_keras(self)
 
-    def part(
-        self, slots: Float[Tensor, "batch slots dim"], images: Float[Tensor, "batch 3 height width"], draws: Draws
-    ) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
+    def part(self, slots: Slots, images: Images, draws: Draws) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
         """What a step of training draws, and what of the images it is compared with: all, unless a decoder can draw
         less for less work."""
         return self(slots), images
@@ -160,7 +160,7 @@ class BroadcastDecoder(Decoder):
         )
         self.output = nn.ConvTranspose2d(channels, 4, 3, padding=1)
 
-    def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Drawing:
+    def forward(self, slots: Slots) -> Drawing:
         arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.position.dim}")
         x = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.start, self.start)
         x = self.position(x)
@@ -188,9 +188,7 @@ class PaintedDecoder(Decoder):
         self.maps = 1 if config.colour == "slot" else 4
         """Drawn for each slot: the logits, and before them three colours, or changes of the slot's colour, if any."""
 
-    def painted(
-        self, slots: Float[Tensor, "batch slots dim"], maps: Float[Tensor, "batch slots maps *area"]
-    ) -> Drawing:
+    def painted(self, slots: Slots, maps: Float[Tensor, "batch slots maps *area"]) -> Drawing:
         """Colours and logits from the maps that were drawn; a slot's one colour is read from `slots`."""
         logits = maps[:, :, -1]
         if self.slot_colour is None:
@@ -233,11 +231,11 @@ class CoordinateDecoder(PaintedDecoder):
         if self.config.colour == "shaded":  # shading starts at zero everywhere, and can still learn
             nn.init.zeros_(self.mlp[-1].get_parameter("weight")[:3])
 
-    def forward(
-        self, slots: Float[Tensor, "batch slots dim"], pixels: Int[Tensor, "batch some"] | None = None
-    ) -> Drawing:
+    def forward(self, slots: Slots, pixels: Int[Tensor, "batch some"] | None = None) -> Drawing:
         """Draw the pixels numbered `pixels` (row-major, `[batch, some]`), or all of them as `[height, width]`."""
         arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
+        if pixels is not None:
+            arguments.codes("pixels", pixels, f"batch={slots.shape[0]} some", self.resolution**2)
         side = self.resolution
         grid = coordinate_grid(side, side, like=slots)[..., :2].flatten(0, 1)
         features = self.from_position(fourier_features(grid, BANDS).flatten(1))
@@ -245,9 +243,7 @@ class CoordinateDecoder(PaintedDecoder):
         x = self.mlp(self.from_slot(slots).unsqueeze(2) + features).movedim(-1, 2)  # [batch, slots, maps, pixels]
         return self.painted(slots, x.unflatten(-1, (side, side)) if pixels is None else x)
 
-    def part(
-        self, slots: Float[Tensor, "batch slots dim"], images: Float[Tensor, "batch 3 height width"], draws: Draws
-    ) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
+    def part(self, slots: Slots, images: Images, draws: Draws) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
         """`config.pixels` pixels of each image. Sampled with replacement: unbiased, and one cheap call for all."""
         if not self.config.pixels:
             return super().part(slots, images, draws)
@@ -279,9 +275,7 @@ class SeparableDecoder(PaintedDecoder):
         if self.config.colour == "shaded":  # as above
             nn.init.zeros_(self.factors[0].get_parameter("weight")[: 3 * self.config.rank])
 
-    def forward(
-        self, slots: Float[Tensor, "batch slots dim"], rows: slice = slice(None), columns: slice = slice(None)
-    ) -> Drawing:
+    def forward(self, slots: Slots, rows: slice = slice(None), columns: slice = slice(None)) -> Drawing:
         """Draw the whole image, or these `rows` and `columns` of it."""
         arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
         line = torch.linspace(0, 1, self.resolution, device=slots.device, dtype=slots.dtype)
@@ -303,9 +297,7 @@ class SeparableDecoder(PaintedDecoder):
         )
         return self.painted(painted, torch.einsum("bkycr,bkxcr->bkcyx", down, across))
 
-    def part(
-        self, slots: Float[Tensor, "batch slots dim"], images: Float[Tensor, "batch 3 height width"], draws: Draws
-    ) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
+    def part(self, slots: Slots, images: Images, draws: Draws) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
         """Every `config.stride`-th row and column, the same of all images."""
         stride = self.config.stride
         if stride == 1:

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from slotlib import arguments, check
 from slotlib.slot_attention import LAYER_NORM_EPS, glorot_
 
+Images = Float[Tensor, "batch 3 height width"]
+Features = Float[Tensor, "batch h w dim"]
+
 
 @dataclass
 class EncoderConfig:
@@ -140,7 +143,7 @@ class ConvEncoder(nn.Module):
         self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
         self.mlp = nn.Sequential(nn.Linear(channels, output_dim), nn.ReLU(), nn.Linear(output_dim, output_dim))
 
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch h w dim"]:
+    def forward(self, images: Images) -> Features:
         arguments.tensor("images", images, "floating point", "batch 3 height width")
         features = self.position(self.convolutions(images))
         return self.mlp(self.norm(features.permute(0, 2, 3, 1)))

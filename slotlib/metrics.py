@@ -367,7 +367,7 @@ def average_precision(
     pred, target = _objects("pred", pred), _objects("target", target)
     if len(pred) != len(target):
         raise ValueError(f"pred and target must be of the same images, got {len(pred)} and {len(target)}")
-    if threshold != inf:
+    if not (isinstance(threshold, float) and threshold == inf):
         check.number("threshold", threshold, above=True)
     (batch, predictions, _), objects = pred.shape, target.shape[1]
     pred, target = pred.flatten(0, 1), target.flatten(0, 1)

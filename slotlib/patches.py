@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from slotlib import arguments, check
 from slotlib.autoencoder import centred, checked, squared_error
-from slotlib.encoders import start_as_keras
+from slotlib.encoders import Images, start_as_keras
 from slotlib.model import Draws, Look, Model, Scenes
 from slotlib.svq import Drawn, Tokeniser, code_columns
 from slotlib.vq import Nearest, QuantizerConfig
@@ -38,7 +38,7 @@ class PatchConfig:
 class PatchOutput(NamedTuple):
     """What an `SVQOutput` has; there are no slots, so there are no masks."""
 
-    reconstruction: Float[Tensor, "batch 3 height width"]
+    reconstruction: Images
     codes: Int[Tensor, "batch patches blocks"]
     """In reading order."""
     error: Float[Tensor, "blocks"]
@@ -102,29 +102,27 @@ class PatchVQVAE(Tokeniser, Model):
         """Patches in an image."""
         return self.side**2
 
-    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch patches dim"]:
+    def encode(self, images: Images) -> Float[Tensor, "batch patches dim"]:
         """A vector for every patch, in reading order. Raises ValueError as `autoencoder.centred`."""
         images = centred(images, self.config.resolution, next(self.encoder.parameters()).dtype)
         return self.encoder(images).flatten(2).mT
 
-    def _draw(self, values: Float[Tensor, "batch patches dim"]) -> Float[Tensor, "batch 3 height width"]:
+    def _draw(self, values: Float[Tensor, "batch patches dim"]) -> Images:
         return self.decoder(values.mT.unflatten(2, (self.side, self.side)))
 
-    def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
+    def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """Mean squared error of images in [-1, 1], and the quantiser's loss."""
         quantised = self.quantizer(self.encode(images), arguments.draws(draws))
         return F.mse_loss(self._draw(quantised.values), images * 2 - 1) + quantised.loss
 
-    def forward(
-        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
-    ) -> PatchOutput:
+    def forward(self, images: Images, generator: torch.Generator | None = None) -> PatchOutput:
         """Write images as codes and draw them again. Raises ValueError as `encode`."""
         quantised = self.quantizer(self.encode(images), arguments.draws(Draws(generator)))
         return PatchOutput((self._draw(quantised.values) + 1) / 2, quantised.indices, quantised.error)
 
     @torch.no_grad()
     def tokenise(
-        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
+        self, images: Images, draws: Draws | None = None, restarts: int = 1
     ) -> Int[Tensor, "batch patches blocks"]:
         """The codes of images. Nothing starts at random, so restarts change nothing."""
         return self.quantizer(self.encode(images), arguments.draws(draws)).indices
@@ -137,6 +135,7 @@ class PatchVQVAE(Tokeniser, Model):
     @torch.no_grad()
     def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
         """`mse`, the squared error per pixel and channel in units of [0, 1] images, and the codes."""
+        arguments.scenes(scenes)
         output = self(scenes["image"], arguments.draws(draws).generator, **how)
         error = squared_error(output.reconstruction, scenes["image"])
         return {"mse": error, **code_columns(output.codes, output.error)}
@@ -145,4 +144,5 @@ class PatchVQVAE(Tokeniser, Model):
     def look(self, scenes: Scenes) -> Look:
         from slotlib import plots  # slow to import
 
+        arguments.scenes(scenes)
         return Look(plots.rows(scenes, self(scenes["image"]).reconstruction), {}, {})

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from slotlib import arguments, check, checkpoint, zoo
 from slotlib.autoencoder import checked
+from slotlib.encoders import Images
 from slotlib.model import Draws, Look, Model, Scenes
-from slotlib.svq import Drawn, Tokeniser, merge_synonyms, pixels_owned
+from slotlib.svq import Codes, Drawn, Tokeniser, merge_synonyms, pixels_owned
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ class Transformer(nn.Module):
         """
         arguments.tensor("x", x, "floating point", f"batch tokens dim={self.dim}")
         if self.memory_dim:
-            arguments.tensor("memory", memory, "floating point", f"batch items memory_dim={self.memory_dim}")
+            axes = f"batch={x.shape[0]} items memory_dim={self.memory_dim}"
+            arguments.tensor("memory", memory, "floating point", axes)
         elif memory is not None:
             raise ValueError("memory must be None where memory_dim is 0")
         for i, layer in enumerate(self.layers):
@@ -154,7 +156,7 @@ def nucleus_sample(
     return order.gather(1, drawn).squeeze(1)
 
 
-def canonical_order(codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "batch slots blocks"]:
+def canonical_order(codes: Codes) -> Codes:
     """The same slots sorted by their codes, block 0 first, as words in a dictionary."""
     arguments.tensor("codes", codes, "integers", "batch slots blocks")
     for block in reversed(range(codes.shape[2])):  # stable sorts: the last one counts most
@@ -163,20 +165,14 @@ def canonical_order(codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "ba
     return codes
 
 
-def random_order(
-    codes: Int[Tensor, "batch slots blocks"],
-    draws: Draws | None = None,
-    blank: Int[Tensor, "blocks"] | None = None,
-) -> Int[Tensor, "batch slots blocks"]:
+def random_order(codes: Codes, draws: Draws | None = None, blank: Int[Tensor, "blocks"] | None = None) -> Codes:
     """The same slots, shuffled scene by scene; those written as `blank` stay behind the others."""
     empty = _is_blank(codes, blank)
     keys = arguments.draws(draws).uniform(len(codes), codes.shape[1], like=codes)
     return codes.gather(1, (keys + empty).argsort(dim=1).unsqueeze(2).expand_as(codes))
 
 
-def log_orders(
-    codes: Int[Tensor, "batch slots blocks"], blank: Int[Tensor, "blocks"] | None = None
-) -> Float[Tensor, "batch"]:
+def log_orders(codes: Codes, blank: Int[Tensor, "blocks"] | None = None) -> Float[Tensor, "batch"]:
     """log of how many different texts `random_order` makes of a scene: K! for K slots, less where some are alike.
 
     Slots written as `blank` do not count, for they have their place.
@@ -187,9 +183,7 @@ def log_orders(
     return torch.lgamma(moves.sum(dim=1) + 1.0) - twins
 
 
-def _is_blank(
-    codes: Int[Tensor, "batch slots blocks"], blank: Int[Tensor, "blocks"] | None
-) -> Bool[Tensor, "batch slots"]:
+def _is_blank(codes: Codes, blank: Int[Tensor, "blocks"] | None) -> Bool[Tensor, "batch slots"]:
     arguments.tensor("codes", codes, "integers", "batch slots blocks")
     if blank is None:
         return codes.new_zeros(codes.shape[:2], dtype=torch.bool)
@@ -231,10 +225,10 @@ class ScenePrior(nn.Module):
         self.slot_position = nn.Parameter(0.02 * torch.randn(num_slots, 1, dim))
         self.block_position = nn.Parameter(0.02 * torch.randn(num_blocks, dim))
 
-    def _check(self, name: str, codes: Int[Tensor, "batch slots blocks"], slots: str) -> None:
+    def _check(self, name: str, codes: Codes, slots: str) -> None:
         arguments.codes(name, codes, f"batch {slots} blocks={self.num_blocks}", self.num_codes)
 
-    def _vectors(self, codes: Int[Tensor, "batch slots blocks"]) -> Float[Tensor, "batch tokens dim"]:
+    def _vectors(self, codes: Codes) -> Float[Tensor, "batch tokens dim"]:
         """What the transformer reads to predict these tokens and one more: the start, then the tokens, each with the
         place of the token that comes *next*."""
         offset = torch.arange(self.num_blocks, device=codes.device) * self.num_codes
@@ -245,7 +239,7 @@ class ScenePrior(nn.Module):
         return vectors + place[: vectors.shape[1]]
 
     def logits(
-        self, codes: Int[Tensor, "batch slots blocks"], memory: Float[Tensor, "batch items memory_dim"] | None = None
+        self, codes: Codes, memory: Float[Tensor, "batch items memory_dim"] | None = None
     ) -> Float[Tensor, "batch slots blocks codes"]:
         """Scores of every code at every place, given all tokens before it.
 
@@ -256,7 +250,7 @@ class ScenePrior(nn.Module):
         return torch.einsum("bkmd,mpd->bkmp", x, self.head)
 
     def log_likelihood(
-        self, codes: Int[Tensor, "batch slots blocks"], memory: Float[Tensor, "batch items memory_dim"] | None = None
+        self, codes: Codes, memory: Float[Tensor, "batch items memory_dim"] | None = None
     ) -> Float[Tensor, "batch"]:
         """log p(scene) in nats, of these codes in this order. Raises ValueError as `logits`."""
         logits = self.logits(codes, memory)
@@ -395,12 +389,13 @@ class CodePrior(Model):
         if self.config.blanks:
             logger.info("empty slots are written %s", self.find_blank(images, draws).tolist())
 
-    def kept(self, images: Float[Tensor, "batch 3 height width"], *, draws: Draws) -> tuple[Tensor, ...]:
+    def kept(self, images: Images, *, draws: Draws) -> tuple[Tensor, ...]:
         """The codes of images."""
         return (self.tokenise(images, draws),)
 
-    def loss(self, codes: Int[Tensor, "batch places blocks"], draws: Draws | None = None) -> Float[Tensor, ""]:
+    def loss(self, codes: Codes, draws: Draws | None = None) -> Float[Tensor, ""]:
         """Minus the mean log likelihood of codes in nats per scene, of a set in one of its orders."""
+        arguments.tensor("codes", codes, "integers", "batch places blocks")
         if not len(codes):
             raise ValueError("codes must be of at least one scene, got an empty batch")
         if self.autoencoder.is_set:
@@ -409,18 +404,16 @@ class CodePrior(Model):
         return -self.prior.log_likelihood(codes).mean()
 
     @torch.no_grad()
-    def tokenise(
-        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None
-    ) -> Int[Tensor, "batch places blocks"]:
+    def tokenise(self, images: Images, draws: Draws | None = None) -> Codes:
         """The codes of images, as the prior learns them."""
         return self.with_blanks(self.autoencoder.tokenise(images, draws, self.config.restarts))
 
-    def decode(self, codes: Int[Tensor, "batch places blocks"]) -> Drawn:
+    def decode(self, codes: Codes) -> Drawn:
         """Draw scenes from codes. Raises ValueError for codes of another shape, type or range."""
         return self.autoencoder.decode(codes)
 
     @torch.no_grad()
-    def find_blank(self, images: Float[Tensor, "batch 3 height width"], draws: Draws) -> Int[Tensor, "blocks"]:
+    def find_blank(self, images: Images, draws: Draws) -> Int[Tensor, "blocks"]:
         """Choose the codes for empty slots: of all slots in these images, those of the one that draws least.
 
         Raises ValueError for a model without `blanks`, or whose decoder does not draw slots one by one.
@@ -432,7 +425,7 @@ class CodePrior(Model):
         return self.blank.copy_(codes[boldest.argmin()])
 
     @torch.no_grad()
-    def with_blanks(self, codes: Int[Tensor, "batch slots blocks"]) -> Int[Tensor, "batch slots blocks"]:
+    def with_blanks(self, codes: Codes) -> Codes:
         """The same scenes, their slots that own no pixel all written alike (with `blanks`; else just as they are).
 
         What an empty slot says is never drawn, so nothing ever taught it what to say. A prior would have to learn that
@@ -443,7 +436,7 @@ class CodePrior(Model):
         empty = pixels_owned(self._drawn(codes).masks) == 0
         return torch.where(empty.unsqueeze(2), self.blank, codes)
 
-    def _drawn(self, codes: Int[Tensor, "batch slots blocks"]) -> Any:
+    def _drawn(self, codes: Codes) -> Any:
         """`Drawn` slot by slot. Raises ValueError for a decoder that cannot."""
         drawn = self.decode(codes)
         if drawn.masks is None:
@@ -451,7 +444,7 @@ class CodePrior(Model):
         return drawn
 
     def log_likelihood(
-        self, codes: Int[Tensor, "batch places blocks"], orders: int = 4, generator: torch.Generator | None = None
+        self, codes: Codes, orders: int = 4, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch"]:
         """log p of these codes in nats; of slots as a set, with their blanks.
 
@@ -484,7 +477,7 @@ class CodePrior(Model):
         """Codes of new scenes, for `decode`; see `ScenePrior.sample`."""
         return self.prior.sample(count, given=given, temperature=temperature, top_p=top_p, generator=generator)
 
-    def forward(self, images: Float[Tensor, "batch 3 height width"], *how: Any, **options: Any) -> Any:
+    def forward(self, images: Images, *how: Any, **options: Any) -> Any:
         """What the autoencoder makes of images."""
         return self.autoencoder(images, *how, **options)
 

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from slotlib import arguments, check, metrics
 from slotlib.autoencoder import WithSlots, checked
 from slotlib.data.targets import PROPERTIES, VALUES, clevr_targets
-from slotlib.encoders import EncoderConfig, Paper, start_as_keras
+from slotlib.encoders import EncoderConfig, Features, Images, Paper, start_as_keras
 from slotlib.matching import chamfer_loss, hungarian, hungarian_loss, pairwise_huber, sinkhorn_loss
 from slotlib.model import Draws, Look, Model, Scenes
-from slotlib.slot_attention import AttentionConfig
+from slotlib.slot_attention import AttentionConfig, Slots
 
 __all__ = [
     "LearnedQueries",
@@ -65,7 +65,7 @@ class SetPredictorConfig:
 class SetPrediction(NamedTuple):
     properties: Float[Tensor, "batch slots 19"]
     """In [0, 1], in the order of the targets; the last is how sure the model is that there is an object."""
-    slots: Float[Tensor, "batch slots dim"]
+    slots: Slots
     attention: Float[Tensor, "batch slots h w"] | None
     """Of the last iteration or layer, on the encoder's grid. Slot attention shares every place out among the slots;
     a learned query shares its attention out among the places. A slot MLP has none."""
@@ -94,7 +94,7 @@ class SlotMLP(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, features: Float[Tensor, "batch h w dim"]) -> tuple[Float[Tensor, "batch slots dim"], None]:
+    def forward(self, features: Features) -> tuple[Slots, None]:
         small = F.adaptive_avg_pool2d(features.permute(0, 3, 1, 2), self.SIDE)
         return self.norm(self.mlp(small.flatten(1)).unflatten(1, (self.num_slots, -1))), None
 
@@ -110,8 +110,8 @@ class QueryLayer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
 
     def forward(
-        self, slots: Float[Tensor, "batch slots dim"], inputs: Float[Tensor, "batch inputs dim"]
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
+        self, slots: Slots, inputs: Float[Tensor, "batch inputs dim"]
+    ) -> tuple[Slots, Float[Tensor, "batch slots inputs"]]:
         first, second, third = self.norms
         x = first(slots)
         slots = slots + self.among(x, x, x, need_weights=False)[0]
@@ -142,9 +142,7 @@ class LearnedQueries(nn.Module):
         self.norm_inputs, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.layers = nn.ModuleList(QueryLayer(dim, num_heads, mlp_hidden_dim) for _ in range(num_layers))
 
-    def forward(
-        self, features: Float[Tensor, "batch h w dim"]
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
+    def forward(self, features: Features) -> tuple[Slots, Float[Tensor, "batch slots inputs"]]:
         inputs = self.norm_inputs(features.flatten(1, 2))
         first, *others = self.layers
         slots, attention = first(self.queries.expand(inputs.shape[0], -1, -1), inputs)
@@ -198,10 +196,10 @@ class SetPredictor(WithSlots, Model):
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Images,
         num_slots: int | None = None,
         num_iterations: int | None = None,
-        slots: Float[Tensor, "batch slots dim"] | None = None,
+        slots: Slots | None = None,
         generator: torch.Generator | None = None,
     ) -> SetPrediction:
         """Describe the objects in images.
@@ -228,20 +226,19 @@ class SetPredictor(WithSlots, Model):
         grid = features.shape[1:3]
         return SetPrediction(self.read(found), found, None if attention is None else attention.unflatten(-1, grid))
 
-    def read(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots 19"]:
+    def read(self, slots: Slots) -> Float[Tensor, "batch slots 19"]:
         """The properties that slots stand for, in [0, 1]."""
+        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.config.attention.slot_dim}")
         with torch.autocast(slots.device.type, enabled=False):  # bf16 is too coarse for positions
             return self.head(slots.to(next(self.head.parameters()))).sigmoid()
 
     def inputs(self, scenes: Scenes) -> tuple[Tensor, ...]:
         """Images, and the sets to predict. Raises ValueError unless these are scenes of CLEVR's kind."""
+        arguments.scenes(scenes)
         return scenes["image"], clevr_targets(scenes.get("objects", {}))
 
     def loss(
-        self,
-        images: Float[Tensor, "batch 3 height width"],
-        target: Float[Tensor, "batch objects 19"],
-        draws: Draws | None = None,
+        self, images: Images, target: Float[Tensor, "batch objects 19"], draws: Draws | None = None
     ) -> Float[Tensor, ""]:
         """What training makes small: the cost of pairing slots with objects, averaged over images.
 
@@ -263,7 +260,7 @@ class SetPredictor(WithSlots, Model):
         self, pred: Float[Tensor, "batch slots 19"], target: Float[Tensor, "batch objects 19"]
     ) -> Float[Tensor, ""]:
         target = F.pad(target, (0, 0, 0, max(0, pred.shape[1] - target.shape[1])))
-        scale = torch.ones_like(target[0, 0])
+        scale = target.new_ones(VALUES)
         scale[PROPERTIES["coordinates"]] = self.config.coordinate_scale
         cost = pairwise_huber(pred * scale, target * scale)
         if self.config.loss == "chamfer":
@@ -296,5 +293,6 @@ class SetPredictor(WithSlots, Model):
         """Pictures of the first eight scenes, with the attention where there is some."""
         from slotlib import plots  # slow to import
 
+        arguments.scenes(scenes)
         attention = self(scenes["image"], generator=torch.Generator().manual_seed(0)).attention
         return Look(plots.rows(scenes, attention=attention), {}, {})

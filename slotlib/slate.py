@@ -15,11 +15,13 @@ from torch.nn import functional as F
 
 from slotlib import arguments, check
 from slotlib.autoencoder import checked
-from slotlib.encoders import EncoderConfig, Paper, start_as_keras
+from slotlib.decoders import Masks
+from slotlib.encoders import EncoderConfig, Images, Paper, start_as_keras
 from slotlib.model import Draws, Model
 from slotlib.patches import PatchConfig, PatchVQVAE
 from slotlib.prior import ScenePrior
-from slotlib.svq import Drawn, QuantisedAttentionConfig, WithCodedSlots, last_error, mean_cost
+from slotlib.slot_attention import Slots
+from slotlib.svq import Codes, Drawn, QuantisedAttentionConfig, WithCodedSlots, last_error, mean_cost
 from slotlib.vq import Gumbel
 
 
@@ -46,12 +48,12 @@ class SlateConfig:
 
 
 class SlateOutput(NamedTuple):
-    reconstruction: Float[Tensor, "batch 3 height width"]
-    masks: Float[Tensor, "batch slots height width"]
+    reconstruction: Images
+    masks: Masks
     """The attention, enlarged."""
-    slots: Float[Tensor, "batch slots dim"]
+    slots: Slots
     attention: Float[Tensor, "batch slots h w"]
-    codes: Int[Tensor, "batch slots blocks"]
+    codes: Codes
     error: Float[Tensor, "blocks"]
     """As in `SVQOutput`."""
 
@@ -91,13 +93,13 @@ class SlateAutoencoder(WithCodedSlots, Model):
         )
         self.at(1.0)
 
-    def tokens(self, images: Float[Tensor, "batch 3 height width"]) -> Int[Tensor, "batch patches 1"]:
+    def tokens(self, images: Images) -> Int[Tensor, "batch patches 1"]:
         """The most probable token of each patch, without a gradient."""
         classify = self.dvae.get_submodule("quantizer.classify")
         with torch.no_grad():
             return classify(self.dvae.encode(images)).argmax(dim=-1, keepdim=True)
 
-    def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
+    def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """The discrete VAE's loss, the writer's nats per token, and the quantiser's loss."""
         draws = arguments.draws(draws)
         bound = self.bind(self.encode(images), draws)
@@ -106,7 +108,7 @@ class SlateAutoencoder(WithCodedSlots, Model):
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Images,
         num_slots: int | None = None,
         num_iterations: int | None = None,
         generator: torch.Generator | None = None,
@@ -128,20 +130,20 @@ class SlateAutoencoder(WithCodedSlots, Model):
         )
 
     @torch.no_grad()
-    def write(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch 3 height width"]:
+    def write(self, slots: Slots) -> Images:
         """Write the most probable tokens, one after another, and draw them."""
+        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.config.attention.slot_dim}")
         tokens = self.decoder.sample(len(slots), memory=slots, temperature=1e-4)
         return self.dvae.decode(tokens).image
 
     @torch.no_grad()
-    def tokenise(
-        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
-    ) -> Int[Tensor, "batch slots blocks"]:
+    def tokenise(self, images: Images, draws: Draws | None = None, restarts: int = 1) -> Codes:
         """The codes of images. Raises ValueError for restarts other than 1."""
+        check.whole("restarts", restarts)
         if restarts != 1:
             raise ValueError(f"this decoder cannot tell which restart is best; restarts must be 1, got {restarts}")
         return self.quantizer.nearest(self.bind(self.encode(images), arguments.draws(draws)).slots)
 
-    def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
+    def decode(self, codes: Codes) -> Drawn:
         """Draw scenes from codes. Slots are not drawn one by one."""
         return Drawn(self.write(self.slots_of(codes)))

@@ -17,7 +17,7 @@ an equal share; there, when it is used less than once per call, which at small b
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -27,10 +27,11 @@ from torch.nn import functional as F
 
 from slotlib import arguments, check, metrics
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder, WithSlots, checked
-from slotlib.decoders import SeparableDecoder, ends
+from slotlib.decoders import Masks, SeparableDecoder, ends
+from slotlib.encoders import Images
 from slotlib.likelihoods import compose
 from slotlib.model import Draws, Ramp, Scenes
-from slotlib.slot_attention import AttentionConfig, Prepared, SlotAttention, SlotHistory
+from slotlib.slot_attention import Attention, AttentionConfig, Prepared, SlotAttention, SlotHistory, Slots
 from slotlib.vq import (
     BlockGRUCell,
     BlockLayerNorm,
@@ -42,6 +43,8 @@ from slotlib.vq import (
     VectorQuantizer,
     use,
 )
+
+Codes = Int[Tensor, "batch slots blocks"]
 
 # --- slot attention ---
 
@@ -61,16 +64,13 @@ class QuantisedAttentionConfig(AttentionConfig):
     """Whether GRU and MLP mix the blocks of a slot."""
 
     def build(self, input_dim: int) -> "QuantisedSlotAttention":
-        options = {field.name: getattr(self, field.name) for field in fields(AttentionConfig)}
-        if isinstance(self.gradient_steps, Ramp):
-            options["gradient_steps"] = round(self.gradient_steps.end)
         module = QuantisedSlotAttention(
             input_dim,
             self.quantizer.build(self.slot_dim),
             mixing=self.mixing,
             quantise=bool(round(ends(self.quantise)[1])),
             search_iterations=self.search_iterations,
-            **options,
+            **self.options(),
         )
         module.config = self
         return module
@@ -79,8 +79,8 @@ class QuantisedAttentionConfig(AttentionConfig):
 class QuantisedSlots(NamedTuple):
     """What a `SlotAttentionOutput` has, and what was quantised."""
 
-    slots: Float[Tensor, "batch slots dim"]
-    attention: Float[Tensor, "batch slots inputs"]
+    slots: Slots
+    attention: Attention
     history: SlotHistory | None
     quantised: list[Quantised]
     """Iteration by iteration; empty while slots are continuous."""
@@ -114,6 +114,8 @@ class QuantisedSlotAttention(SlotAttention):
         search_iterations: int = 0,
         **options: Any,
     ):
+        if not isinstance(quantizer, Quantizer):
+            raise ValueError(f"quantizer must be a Quantizer, got {check.described(quantizer)}")
         super().__init__(input_dim, **{"slot_dim": quantizer.dim, **options})
         check.whole("search_iterations", search_iterations, least=0)
         self.quantizer, self.quantise, self.search_iterations = quantizer, quantise, search_iterations
@@ -126,15 +128,13 @@ class QuantisedSlotAttention(SlotAttention):
             )
 
     def quantised_step(
-        self, slots: Float[Tensor, "batch slots dim"], prepared: Prepared, draws: Draws | None = None
-    ) -> tuple[Quantised, Float[Tensor, "batch slots inputs"]]:
+        self, slots: Slots, prepared: Prepared, draws: Draws | None = None
+    ) -> tuple[Quantised, Attention]:
         """One iteration: the new slots and their codes, and the attention that made them."""
         slots, attention = super().step(slots, prepared)
         return self.quantizer(slots, draws), attention
 
-    def step(
-        self, slots: Float[Tensor, "batch slots dim"], prepared: Prepared
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots inputs"]]:
+    def step(self, slots: Slots, prepared: Prepared) -> tuple[Slots, Attention]:
         """One iteration: the new slots, made of codes, and the attention that made them."""
         if not self.quantise:
             return super().step(slots, prepared)
@@ -146,7 +146,7 @@ class QuantisedSlotAttention(SlotAttention):
         inputs: Float[Tensor, "batch inputs input_dim"],
         num_slots: int | None = None,
         num_iterations: int | None = None,
-        slots: Float[Tensor, "batch slots dim"] | None = None,
+        slots: Slots | None = None,
         generator: torch.Generator | None = None,
         return_history: bool = False,
         mask: Bool[Tensor, "batch inputs"] | None = None,
@@ -202,13 +202,13 @@ class SVQConfig(AutoencoderConfig):
 class SVQOutput(NamedTuple):
     """What an `AutoencoderOutput` has, and the codes."""
 
-    reconstruction: Float[Tensor, "batch 3 height width"]
+    reconstruction: Images
     slot_images: Float[Tensor, "batch slots 3 height width"]
-    masks: Float[Tensor, "batch slots height width"]
-    slots: Float[Tensor, "batch slots dim"]
+    masks: Masks
+    slots: Slots
     attention: Float[Tensor, "batch slots h w"]
-    drawn_masks: Float[Tensor, "batch slots height width"]
-    codes: Int[Tensor, "batch slots blocks"]
+    drawn_masks: Masks
+    codes: Codes
     error: Float[Tensor, "blocks"]
     """Mean squared distance between the last iteration's slots and their codes, over all images and restarts; NaN while
     slots are continuous."""
@@ -230,10 +230,10 @@ class Drawn(NamedTuple):
     """A scene as a decoder draws it from codes alone. What is said of single slots is None where a decoder does not
     draw them one by one."""
 
-    image: Float[Tensor, "batch 3 height width"]
+    image: Images
     slot_images: Float[Tensor, "batch slots 3 height width"] | None = None
-    masks: Float[Tensor, "batch slots height width"] | None = None
-    logits: Float[Tensor, "batch slots height width"] | None = None
+    masks: Masks | None = None
+    logits: Masks | None = None
     """Of the masks."""
 
 
@@ -252,13 +252,11 @@ class Tokeniser:
         """Rows in a scene's codes: slots, or patches."""
         raise NotImplementedError(f"{type(self).__name__} does not say how long its texts are")
 
-    def tokenise(
-        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
-    ) -> Int[Tensor, "batch places blocks"]:
+    def tokenise(self, images: Images, draws: Draws | None = None, restarts: int = 1) -> Codes:
         """The codes of images; of several random starts, those that draw best."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it reads images")
 
-    def decode(self, codes: Int[Tensor, "batch places blocks"]) -> Drawn:
+    def decode(self, codes: Codes) -> Drawn:
         """Draw scenes from codes. Raises ValueError for codes of another shape, type or range."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it draws codes")
 
@@ -280,7 +278,7 @@ class Tokeniser:
         return scores
 
 
-def code_columns(codes: Int[Tensor, "batch places blocks"], error: Float[Tensor, "blocks"]) -> dict[str, Tensor]:
+def code_columns(codes: Codes, error: Float[Tensor, "blocks"]) -> dict[str, Tensor]:
     """What a tokeniser's `judge` says of codes, scene by scene."""
     return {"codes": codes, "quantisation_error": error.expand(len(codes), -1)}
 
@@ -309,7 +307,7 @@ class WithCodedSlots(Tokeniser, WithSlots):
     ) -> QuantisedSlots:
         return self.slot_attention(inputs, None, num_iterations, start, draws=draws)
 
-    def slots_of(self, codes: Int[Tensor, "batch slots blocks"]) -> Float[Tensor, "batch slots dim"]:
+    def slots_of(self, codes: Codes) -> Slots:
         """The slots that codes stand for. Raises ValueError for codes of another shape, type or range."""
         arguments.tensor("codes", codes, "integers", f"batch slots blocks={self.quantizer.num_blocks}")
         return self.quantizer.decode(codes)
@@ -337,20 +335,20 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
             )
 
     def _colour_blocks(self) -> int:
-        """How many blocks the decoder reads colours from; 0: all."""
+        """How many blocks the decoder now reads colours from; 0: all."""
         width = self.quantizer.dim // self.quantizer.num_blocks
         return self.decoder.colour_dims // width if isinstance(self.decoder, SeparableDecoder) else 0
 
-    def loss(self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None) -> Float[Tensor, ""]:
+    def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """The autoencoder's loss; the quantiser's, averaged over the iterations that carry a gradient; `lead_cost`."""
         draws = arguments.draws(draws)
         bound = self.bind(self.encode(images), draws)
         loss = self.drawing_loss(bound.slots, images, draws) + mean_cost(bound.quantised)
-        if self.config.colour_lead and bound.quantised:
+        if self.config.colour_lead and bound.quantised and self._colour_blocks():
             loss = loss + self.config.colour_lead * self.lead_cost(bound.slots)
         return loss
 
-    def lead_cost(self, slots: Float[Tensor, "batch slots dim"]) -> Float[Tensor, ""]:
+    def lead_cost(self, slots: Slots) -> Float[Tensor, ""]:
         """The mean squared difference between colours painted from the first block alone, the others being 0, and from
         all blocks for colour. No gradient goes through the latter: they are what the first block is to follow."""
         decoder: Any = self.decoder
@@ -361,7 +359,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
 
     def forward(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Images,
         num_slots: int | None = None,
         num_iterations: int | None = None,
         restarts: int = 1,
@@ -372,7 +370,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
 
     def _described(
         self,
-        images: Float[Tensor, "batch 3 height width"],
+        images: Images,
         draws: Draws,
         num_slots: int | None = None,
         num_iterations: int | None = None,
@@ -385,20 +383,18 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
         return SVQOutput(**output._asdict(), codes=self.quantizer.nearest(output.slots), error=error)
 
     @torch.no_grad()
-    def tokenise(
-        self, images: Float[Tensor, "batch 3 height width"], draws: Draws | None = None, restarts: int = 1
-    ) -> Int[Tensor, "batch slots blocks"]:
+    def tokenise(self, images: Images, draws: Draws | None = None, restarts: int = 1) -> Codes:
         return self._described(images, arguments.draws(draws), restarts=restarts).codes
 
     @torch.no_grad()
-    def decode(self, codes: Int[Tensor, "batch slots blocks"]) -> Drawn:
+    def decode(self, codes: Codes) -> Drawn:
         drawing = self.decoder(self.slots_of(codes))
         picture, masks = compose(drawing)
         colours = ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:])
         return Drawn((picture + 1) / 2, colours, masks, drawing.logits)
 
 
-def pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor, "batch slots"]:
+def pixels_owned(masks: Masks) -> Int[Tensor, "batch slots"]:
     """How many pixels each slot owns, by argmax."""
     arguments.tensor("masks", masks, "floating point", "batch slots height width")
     return F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
@@ -407,12 +403,14 @@ def pixels_owned(masks: Float[Tensor, "batch slots height width"]) -> Int[Tensor
 # --- synonyms ---
 
 
+def _check_slots(model: Tokeniser) -> None:
+    if not (isinstance(model, Tokeniser) and model.is_set):
+        raise ValueError(f"model must be one whose slots are codes, got a {type(model).__name__}")
+
+
 @torch.no_grad()
 def exchange_effects(
-    model: Tokeniser,
-    images: Float[Tensor, "batch 3 height width"],
-    least: int = 20,
-    generator: torch.Generator | None = None,
+    model: Tokeniser, images: Images, least: int = 20, generator: torch.Generator | None = None
 ) -> Float[Tensor, "blocks codes codes"]:
     """How much the drawing of a scene changes when one of its codes is exchanged for another: the squared error, summed
     over the picture, as a mean over the exchanges that were tried. NaN for pairs of which none was.
@@ -422,8 +420,7 @@ def exchange_effects(
 
     Raises ValueError for a model whose codes are not of slots, or an image in which no slot owns so many pixels.
     """
-    if not (isinstance(model, Tokeniser) and model.is_set):
-        raise ValueError(f"model must be one whose slots are codes, got a {type(model).__name__}")
+    _check_slots(model)
     check.whole("least", least, least=0)
     output = model(images, generator=generator)
     blocks, size = model.quantizer.num_blocks, model.quantizer.num_codes
@@ -447,10 +444,7 @@ def exchange_effects(
 
 
 def merge_synonyms(
-    model: Tokeniser,
-    images: Float[Tensor, "batch 3 height width"],
-    share: float = 0.05,
-    generator: torch.Generator | None = None,
+    model: Tokeniser, images: Images, share: float = 0.05, generator: torch.Generator | None = None
 ) -> list[list[list[int]]]:
     """Make one word of codes that draw the same.
 
@@ -465,6 +459,7 @@ def merge_synonyms(
     """
     from sklearn.cluster import AgglomerativeClustering
 
+    _check_slots(model)
     check.number("share", share)
     if not isinstance(model.quantizer, VectorQuantizer) or model.quantizer.shared:
         raise ValueError("only codes of a VectorQuantizer with a codebook per block can be merged")
@@ -494,9 +489,7 @@ def merge_synonyms(
 # --- what do the codes mean? ---
 
 
-def swap(
-    codes: Int[Tensor, "batch slots blocks"], block: int, first: int, second: int
-) -> Int[Tensor, "batch slots blocks"]:
+def swap(codes: Codes, block: int, first: int, second: int) -> Codes:
     """The same scenes after two slots have exchanged one block. Raises ValueError where there are no such."""
     arguments.tensor("codes", codes, "integers", "batch slots blocks")
     for name, index, count in (("block", block, 2), ("first", first, 1), ("second", second, 1)):
@@ -508,7 +501,7 @@ def swap(
     return swapped
 
 
-def count_objects(masks: Float[Tensor, "batch slots height width"], least: int = 20) -> Int[Tensor, "batch"]:
+def count_objects(masks: Masks, least: int = 20) -> Int[Tensor, "batch"]:
     """Slots that own at least `least` pixels, but for the largest of them, the background."""
     check.whole("least", least, least=0)
     return (pixels_owned(masks) >= least).sum(dim=1) - 1
@@ -536,6 +529,9 @@ def objects_found(
         overlap: objects that no slot covers with at least this intersection over union are left out.
         generator: the source of the slots' initial noise.
     """
+    if not callable(model):
+        raise ValueError(f"model must be a model of slots, got {check.described(model)}")
+    arguments.scenes(scenes)
     check.number("overlap", overlap)
     output = model(scenes["image"], generator=generator)
     present = scenes["objects"]["present"]

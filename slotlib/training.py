@@ -15,7 +15,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 
 from slotlib import checkpoint, configuration, data, zoo
 from slotlib.data import random
+from slotlib.data.light import Light, changed
 from slotlib.data.scenes import Source, each
 from slotlib.evaluation import evaluate, measured
 from slotlib.log import Log
@@ -64,6 +65,9 @@ class DataConfig:
     codes, is kept instead."""
     options: dict[str, Any] = field(default_factory=dict)
     """The generator's own, such as {"num_objects": [2, 4]}, or the reader's, such as {"on_error": "skip"}."""
+    light: Light = field(default_factory=Light)
+    """How far the light of training images is changed, by fresh random numbers at every step; those of evaluation stay
+    as they are."""
 
 
 @dataclass
@@ -185,9 +189,10 @@ def scene_order(size: int, batch_size: int, seed: int, first_step: int, rank: in
         yield chosen
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The noise of one step's batch: a function of its arguments, so resuming needs no saved random state."""
-    key = random.uniform(seed, torch.tensor([step]), 1)
+def step_generator(seed: int, step: int, stream: int = 0) -> torch.Generator:
+    """The noise of one step's batch: a function of its arguments, so resuming needs no saved random state. Streams are
+    independent of each other."""
+    key = random.uniform(seed, torch.tensor([step]), 1, stream)
     return torch.Generator().manual_seed(int(key * 2**53))
 
 
@@ -200,19 +205,32 @@ def versions() -> dict[str, str]:
 
 
 def _batches(
-    model: Model, scenes: Source, step: int, config: Config, fabric: "Fabric", progress: bool
+    model: Model,
+    scenes: Source,
+    step: int,
+    config: Config,
+    fabric: "Fabric",
+    progress: bool,
+    reached: Callable[[], float],
 ) -> Iterator[tuple[Tensor, ...]]:
-    """What `loss` takes in one step after another, from `step` on, on the device of this process."""
+    """What `loss` takes in one step after another, from `step` on, on the device of this process. `reached` says where
+    in its schedule the run is."""
     options, share = config.train, (fabric.global_rank, fabric.world_size)
     order = scene_order(len(scenes), options.batch_size, options.seed, step, *share)
     if config.data.keep:
         scenes = data.Kept(scenes, fabric.device, progress)
         kept = _computed_once(model, scenes, options.seed, progress)
         if kept is not None:
+            if config.data.light != Light():
+                raise ValueError(
+                    "data.light changes images at every step, but this model reads them once: leave it out"
+                )
             for index in order:
                 yield tuple(tensor[index] for tensor in kept)
             return
     for batch in _drawn(scenes, order, config, fabric.device):
+        draws = Draws(step_generator(options.seed, step, stream=1), *share)
+        batch = {**batch, "image": changed(batch["image"], config.data.light, reached(), draws)}
         inputs = tuple(tensor.contiguous().to(fabric.device, non_blocking=True) for tensor in model.inputs(batch))
         # A generator of its own: what the loss draws in this step must not be the same numbers.
         kept = model.kept(*inputs, draws=Draws(step_generator(options.seed, -1 - step), *share))
@@ -385,7 +403,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
     if not saved:
         some = each(scenes.batch(range(min(100, len(scenes)))), lambda tensor: tensor.to(fabric.device))
         network.prepare(some, Draws(step_generator(options.seed, 0)))
-    batches = _batches(network, scenes, step, config, fabric, progress)
+    batches = _batches(network, scenes, step, config, fabric, progress, lambda: position / options.steps)
     log = None
     if fabric.is_global_zero:
         log = Log(folder, ("loss", "lr", "grad_norm", *_measures(network, held_out)), step)
@@ -470,7 +488,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             folder / "model",
             {
                 "progress": reached,
-                "dataset": asdict(config.data),
+                "dataset": configuration.plain(config.data),
                 "training": asdict(options),
                 "scenes": seen,
                 **({"before": before} if before else {}),

@@ -115,6 +115,9 @@ def nearest(
     ‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖², and ‖x‖² is the same for every code: one batched product, and no differences of all
     pairs in memory.
     """
+    arguments.tensor("points", points, "floating point", "books points dim")
+    books, _, dim = points.shape
+    arguments.tensor("codebook", codebook, "floating point", f"books={books} codes dim={dim}")
     # Distances do not change when everything moves together; near the origin the products lose no digits.
     origin = codebook.mean(dim=1, keepdim=True)
     points, codebook = points - origin, codebook - origin
@@ -131,7 +134,15 @@ def kmeans(
     """Centres of `num_codes` clusters in every book, and how many points each has.
 
     Centres start at points far from the ones before (k-means++: Arthur & Vassilvitskii, 2007), then Lloyd's algorithm.
+
+    Raises ValueError for points of another shape or not finite, or no codes.
     """
+    arguments.tensor("points", points, "floating point", "books points dim")
+    if not points.numel() or not points.sum().isfinite():
+        raise ValueError(f"points must be some and finite, got {check.described(points)}")
+    check.whole("num_codes", num_codes)
+    check.whole("iterations", iterations, least=0)
+    arguments.generator(generator)
     device = points.device if generator is None else generator.device
     distance, start = torch.ones_like(points[..., 0]), []
     for _ in range(num_codes):
@@ -332,7 +343,8 @@ class VectorQuantizer(Quantizer):
         Raises ValueError unless there are such a book and such codes, each named once.
         """
         books, size = self.counts.shape
-        if book not in range(books) or not codes or len(set(codes) & set(range(size))) < len(codes):
+        known = isinstance(codes, Sequence) and all(isinstance(code, int) and 0 <= code < size for code in codes)
+        if type(book) is not int or not 0 <= book < books or not known or not codes or len(set(codes)) < len(codes):
             raise ValueError(f"expected different codes below {size} of a book below {books}, got {codes} of {book}")
         codes = sorted(codes)
         weight = self.counts[book, codes].clamp(min=self.eps)
@@ -368,13 +380,15 @@ class GumbelQuantizer(Quantizer):
 
     def forward(self, x: Float[Tensor, "*batch dim"], draws: Draws | None = None) -> Quantised:
         """Draw a code for every block."""
-        points = self._blocks(x)
+        points, draws = self._blocks(x), arguments.draws(draws)
+        if x.ndim < 2:
+            raise ValueError(f"vectors must be a batch, [batch, ..., dim={self.dim}], got {list(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
             flat = points.transpose(0, 1).flatten(1).view(x.shape)
             logits = self.classify(flat).unflatten(-1, (self.num_blocks, self.num_codes))
             noise = 0.0
             if self.training:
-                noise = -arguments.draws(draws).exponential(len(x), *logits.shape[1:], like=logits).log()
+                noise = -draws.exponential(len(x), *logits.shape[1:], like=logits).log()
             soft = ((logits + noise) / self.temperature).softmax(dim=-1)
             indices = soft.argmax(dim=-1)
             hard = F.one_hot(indices, self.num_codes).to(soft) + (soft - soft.detach())
@@ -590,4 +604,7 @@ class BlockGRUCell(nn.Module):
         return block_diagonal(self.hidden_blocks).flatten(0, 1)
 
     def forward(self, x: Float[Tensor, "batch dim"], hidden: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        dim = self.bias_ih.shape[0] // 3
+        arguments.tensor("x", x, "floating point", f"batch dim={dim}")
+        arguments.tensor("hidden", hidden, "floating point", f"batch={x.shape[0]} dim={dim}")
         return torch.gru_cell(x, hidden, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)

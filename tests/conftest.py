@@ -5,6 +5,7 @@ At every call of slotlib the types, dtypes and shapes of what comes and goes are
 has to refuse it by itself. Nor in what torch compiles: it traces calls without their tensors.
 """
 
+import json
 from pathlib import Path
 
 import jaxtyping
@@ -53,3 +54,17 @@ pytest.raises = Raises
 def root() -> Path:
     """The root of the repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def sample(root) -> Path:
+    """Scenes that Blender rendered, where they are at hand."""
+    path = root.parent / "shared" / "data" / "clevr_sample"
+    if not path.is_dir():
+        pytest.skip(f"the CLEVR sample is not at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def listed(sample) -> list:
+    return json.loads((sample / "scenes" / "CLEVR_sample_scenes.json").read_text())["scenes"]

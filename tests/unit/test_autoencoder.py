@@ -325,6 +325,13 @@ def test_scenes_without_masks_have_no_scores_but_an_error():
     assert scored(fg_ari, {}, torch.rand(2, 3, 4, 4)).isnan().all()
 
 
+def test_what_is_no_batch_of_scenes_is_named():
+    for wrong in (None, 3, [pictures(1)], {"mask": torch.zeros(1, 35, 35)}):
+        for call in (build(TINY).judge, build(TINY).look):
+            with pytest.raises(ValueError, match="scenes must be a batch with an image"):
+                call(wrong)
+
+
 def test_a_look_shows_eight_scenes_and_the_signs_of_failure():
     scenes = data.make("tetrominoes", 10, seed=0).batch(range(10))
     look = build(TINY).look(scenes)

@@ -149,8 +149,9 @@ def test_a_prior_with_a_memory_does_not_do_without_it():
         lambda: writer.log_likelihood(codes),
         lambda: writer.sample(2, memory=memory[..., :7]),
         lambda: writer.logits(codes, memory[0]),
+        lambda: writer.logits(codes, memory[:1]),
     ):
-        with pytest.raises(ValueError, match=r"memory must be floating point \[batch, items, memory_dim=8\], got"):
+        with pytest.raises(ValueError, match=r"memory must be floating point \[batch=2, items, memory_dim=8\], got"):
             call()
     with pytest.raises(ValueError, match="memory must be None where memory_dim is 0"):
         ScenePrior(6, 1, 5, dim=16, num_heads=2).sample(2, memory=memory)

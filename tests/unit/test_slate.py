@@ -129,7 +129,7 @@ def test_half_precision_is_a_precision(dtype):
         (lambda: model()(images(), num_slots=0), "num_slots must be a whole number"),
         (lambda: model().loss(images(), 3), "draws must be a slotlib.Draws"),
         (lambda: model().decode(torch.zeros(2, 3, 5).long()), r"codes must be integers \[batch, slots, blocks=4\]"),
-        (lambda: model().write(torch.zeros(2, 3, 5)), r"memory must be floating point \[batch, items, memory_dim=16\]"),
+        (lambda: model().write(torch.zeros(2, 3, 5)), r"slots must be floating point \[batch, slots, dim=16\]"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -21,6 +21,7 @@ import slotlib
 from slotlib import data, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.data.export import export
+from slotlib.data.light import Light
 from slotlib.decoders import Coordinate, Separable
 from slotlib.diagnosis import diagnose, warnings
 from slotlib.encoders import Strided
@@ -54,6 +55,7 @@ SHORT = TrainConfig(
     accelerator="cpu",
 )
 SCENES = DataConfig("shapes", size=40, options={"resolution": 16, "num_objects": [1, 2]})
+LIT = Light(darker=Ramp(0.5, over=1.0), brighter=0.4, swap_channels=True, noise=0.05)
 CLEVR = DataConfig("clevr", size=4, keep=True, options={"resolution": 16, "num_objects": 2})
 
 
@@ -455,6 +457,24 @@ def test_a_mixture_learns_with_the_noise_of_its_schedule(tmp_path):
         assert (each.likelihood.noise, each.likelihood.sparsity) == (0.2, 0.05)
 
 
+def test_light_changes_what_is_learned_and_not_what_is_judged(tmp_path):
+    plain, lit = (
+        train(tmp_path / name, scenes=replace(SCENES, light=light))
+        for name, light in (("plain", Light()), ("lit", LIT))
+    )
+    assert not same(plain.state_dict(), lit.state_dict())
+    card = json.loads((tmp_path / "lit" / "model.json").read_text())
+    assert card["dataset"]["light"]["darker"]["end"] == 0.5
+    again = zoo.load(tmp_path / "lit" / "model")
+    scenes = data.make("shapes", 8, seed=2, **SCENES.options)
+    assert evaluate(again, scenes).means["mse"] == pytest.approx(card["metrics"][0]["mse"], abs=1e-5)
+
+
+def test_what_is_read_once_is_not_seen_in_changing_light(codes, tmp_path):
+    with pytest.raises(ValueError, match=r"data\.light changes images at every step, but this model reads them once"):
+        train(tmp_path, replace(PRIOR, autoencoder=codes), replace(SCENES, size=20, keep=True, light=LIT))
+
+
 # --- exact resume ---
 
 
@@ -476,6 +496,7 @@ def stopping(monkeypatch, *steps):
     [
         (SMALL, SCENES, {"workers": 1}),
         (SMALL, replace(SCENES, size=20, keep=True), {"accumulate": 2}),
+        (SMALL, replace(SCENES, light=LIT), {"accumulate": 2}),
         (SVQ, SCENES, {}),
         (GUMBEL, SCENES, {}),
         (PRIOR, SCENES, {}),
@@ -485,7 +506,7 @@ def stopping(monkeypatch, *steps):
         (SETS, CLEVR, {}),
         (STRANGE, SCENES, {"precision": "bf16-mixed"}),
     ],
-    ids=["workers", "kept", "codes", "Gumbel", "prior", "prior kept", "patches", "SLATE", "sets", "stranger"],
+    ids=["workers", "kept", "light", "codes", "Gumbel", "prior", "prior kept", "patches", "SLATE", "sets", "stranger"],
 )
 def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bits(
     config, scenes, changes, codes, tmp_path, monkeypatch

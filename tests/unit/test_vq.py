@@ -272,7 +272,7 @@ def test_of_merged_codes_the_first_is_chosen_where_any_was():
     vq.train()(slots)
     vq.update(generator())  # training brings the other one back
     assert not torch.equal(vq.codebook[1, 2], vq.codebook[1, 4])
-    for book, codes in ((2, [0, 1]), (-1, [0, 1]), (0, []), (0, [1, 1]), (0, [5, 6])):
+    for book, codes in ((2, [0, 1]), (-1, [0, 1]), (True, [0, 1]), (0, []), (0, [1, 1]), (0, [5, 6]), (0, 3)):
         with pytest.raises(ValueError, match="expected different codes below 6 of a book below 2"):
             vq.merge(book, codes)
 

@@ -52,16 +52,16 @@ class Text(Files):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    (tmp_path / "my_module.py").write_text(MINE)
+    (tmp_path / "their_scenes.py").write_text(MINE)
     monkeypatch.syspath_prepend(tmp_path)
 
 
 def test_a_generator_of_your_own_is_named_by_its_path(mine, tmp_path):
-    scenes = make("my_module.draw", 5, seed=3, shade=0.25)
+    scenes = make("their_scenes.draw", 5, seed=3, shade=0.25)
     assert scenes.batch([0, 1])["image"].amax((1, 2, 3)).tolist() == [0, 0.25]
     with pytest.raises(TypeError, match="no option 'colour'; it has: shade"):
-        make("my_module.draw", 5, colour=1)
-    train, rest = held_out("my_module.draw", 9, 4, seed=2)
+        make("their_scenes.draw", 5, colour=1)
+    train, rest = held_out("their_scenes.draw", 9, 4, seed=2)
     assert (len(train), train.origin, len(rest), rest.origin) == (9, {"scenes_seed": 5}, 4, {"scenes_seed": 6})
     back = read(export(scenes, tmp_path / "mine", "folder", progress=False))
     assert (back.batch(range(5))["image"] - scenes.batch(range(5))["image"]).abs().max() <= 0.5 / 255
@@ -71,9 +71,9 @@ def test_a_generator_of_your_own_is_named_by_its_path(mine, tmp_path):
     ("name", "message"),
     [
         ("no_module.draw", "'no_module.draw': cannot import such a function: No module named 'no_module'"),
-        ("my_module.nothing", "cannot import such a function: module 'my_module' has no attribute 'nothing'"),
-        ("my_module.WORDS", "'my_module.WORDS': cannot import such a function: 3 is not a callable object"),
-        ("my_module.paint", r"expected a function draw\(seed, index, …\), got \(index, seed, …\)"),
+        ("their_scenes.nothing", "cannot import such a function: module 'their_scenes' has no attribute 'nothing'"),
+        ("their_scenes.WORDS", "'their_scenes.WORDS': cannot import such a function: 3 is not a callable object"),
+        ("their_scenes.paint", r"expected a function draw\(seed, index, …\), got \(index, seed, …\)"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_one_clear_error(mine, name, message):
@@ -84,9 +84,9 @@ def test_a_name_that_leads_nowhere_is_one_clear_error(mine, name, message):
 
 def test_a_reader_of_your_own_is_named_by_its_path(mine, tmp_path):
     (tmp_path / "words.txt").write_text("AB")
-    scenes = read(tmp_path / "words.txt", reader="my_module.Text")
+    scenes = read(tmp_path / "words.txt", reader="their_scenes.Text")
     assert (scenes.batch([1])["image"] * 255).unique().tolist() == [66]
-    for reader in ("my_module.draw", "my_module.Nothing", "nothing.Text"):
+    for reader in ("their_scenes.draw", "their_scenes.Nothing", "nothing.Text"):
         with pytest.raises(ValueError, match=f"reader: .*{reader}"):
             read(tmp_path / "words.txt", reader=reader)
 
