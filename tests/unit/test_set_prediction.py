@@ -347,7 +347,8 @@ def test_a_run_leaves_its_card_and_its_log(trained):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_eight_scenes_are_learned_by_heart(kind):
+def test_eight_scenes_are_learned_by_heart(kind, monkeypatch):
+    monkeypatch.setattr(SlotMLP, "SIDE", 4)  # of so small images there is no more
     scenes = data.make("clevr", 8, seed=1, num_objects=2, resolution=16).batch(range(8))
     target = clevr_targets(scenes["objects"])
     small = SetPredictorConfig(kind, 16, Strided(16), AttentionConfig(num_slots=3, slot_init="learned"))
