@@ -67,7 +67,8 @@ if not hasattr(torch.ops.slotlib, "assign"):  # it is still there when the modul
     torch.library.define("slotlib::assign", "(Tensor cost) -> Tensor")
     torch.library.impl("slotlib::assign", "default", _assign)
     torch.library.register_fake("slotlib::assign", _assign_nothing)
-    torch.library.register_vmap("slotlib::assign", _assign_all)
+    if hasattr(torch.library, "register_vmap"):  # from torch 2.5 on
+        torch.library.register_vmap("slotlib::assign", _assign_all)
 _operator = torch.ops.slotlib.assign
 
 
