@@ -6,14 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slotlib.check import described, holds
+from slotlib.check import described, generator, holds
 from slotlib.model import Draws
-
-
-def generator(value: object) -> None:
-    """Raises ValueError unless `value` is a torch.Generator or None."""
-    if not isinstance(value, torch.Generator | None):
-        raise ValueError(f"generator must be a torch.Generator or None, got {described(value)}")
 
 
 def draws(value: object) -> Draws:

@@ -144,7 +144,7 @@ def nucleus_sample(
     check.number("top_p", top_p, above=True)
     if top_p > 1:
         raise ValueError(f"top_p must be at most 1, got {top_p}")
-    arguments.generator(generator)
+    check.generator(generator)
     if check.holds(logits.isnan().any(), otherwise=False):
         raise ValueError("logits must not be NaN")
     probability, order = (logits.float() / temperature).softmax(dim=-1).sort(dim=-1, descending=True)

@@ -142,7 +142,7 @@ def kmeans(
         raise ValueError(f"points must be some and finite, got {check.described(points)}")
     check.whole("num_codes", num_codes)
     check.whole("iterations", iterations, least=0)
-    arguments.generator(generator)
+    check.generator(generator)
     device = points.device if generator is None else generator.device
     distance, start = torch.ones_like(points[..., 0]), []
     for _ in range(num_codes):
@@ -305,7 +305,7 @@ class VectorQuantizer(Quantizer):
 
         `generator` says which vectors dead codes move to; with several devices it must be the same on all.
         """
-        arguments.generator(generator)
+        check.generator(generator)
         if not self._noted:
             return
         points, indices = (torch.cat(parts, dim=1) for parts in zip(*self._noted, strict=True))
