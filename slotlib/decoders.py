@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from slotlib import arguments, check
+from slotlib import check
 from slotlib.encoders import Images, SoftPositionEmbedding, coordinate_grid, fourier_features, start_as_keras
 from slotlib.model import Draws, Ramp
 from slotlib.slot_attention import Slots
@@ -161,7 +161,7 @@ class BroadcastDecoder(Decoder):
         self.output = nn.ConvTranspose2d(channels, 4, 3, padding=1)
 
     def forward(self, slots: Slots) -> Drawing:
-        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.position.dim}")
+        check.tensor("slots", slots, "floating point", f"batch slots dim={self.position.dim}")
         x = slots.flatten(0, 1)[:, :, None, None].expand(-1, -1, self.start, self.start)
         x = self.position(x)
         for layer in self.layers:
@@ -233,9 +233,9 @@ class CoordinateDecoder(PaintedDecoder):
 
     def forward(self, slots: Slots, pixels: Int[Tensor, "batch some"] | None = None) -> Drawing:
         """Draw the pixels numbered `pixels` (row-major, `[batch, some]`), or all of them as `[height, width]`."""
-        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
+        check.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
         if pixels is not None:
-            arguments.codes("pixels", pixels, f"batch={slots.shape[0]} some", self.resolution**2)
+            check.codes("pixels", pixels, f"batch={slots.shape[0]} some", self.resolution**2)
         side = self.resolution
         grid = coordinate_grid(side, side, like=slots)[..., :2].flatten(0, 1)
         features = self.from_position(fourier_features(grid, BANDS).flatten(1))
@@ -277,7 +277,7 @@ class SeparableDecoder(PaintedDecoder):
 
     def forward(self, slots: Slots, rows: slice = slice(None), columns: slice = slice(None)) -> Drawing:
         """Draw the whole image, or these `rows` and `columns` of it."""
-        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
+        check.tensor("slots", slots, "floating point", f"batch slots dim={self.from_slot.in_features}")
         line = torch.linspace(0, 1, self.resolution, device=slots.device, dtype=slots.dtype)
         position = self.from_position(fourier_features(line, BANDS))
         figure = painted = slots
@@ -299,9 +299,11 @@ class SeparableDecoder(PaintedDecoder):
 
     def part(self, slots: Slots, images: Images, draws: Draws) -> tuple[Drawing, Float[Tensor, "batch 3 *area"]]:
         """Every `config.stride`-th row and column, the same of all images."""
-        stride = self.config.stride
-        if stride == 1:
-            return super().part(slots, images, draws)
-        row, column = draws.common(stride, 2)
-        lines = slice(row, None, stride), slice(column, None, stride)
+        lines = self.lines(draws)
         return self(slots, *lines), images[:, :, *lines]
+
+    def lines(self, draws: Draws) -> tuple[slice, slice]:
+        """The rows and the columns that a step of training draws."""
+        stride = self.config.stride
+        row, column = draws.common(stride, 2) if stride > 1 else (0, 0)
+        return slice(row, None, stride), slice(column, None, stride)
