@@ -1,0 +1,116 @@
+"""Scenes and golden values of the lab that describes: `python book/lab/describe.py`.
+
+Writes src/clevr.json, the scenes that the page shows with their true objects and cameras, and golden/describe.json.
+"""
+
+import base64
+import json
+from typing import Any
+
+import torch
+from golden import HERE, packed, write
+from golden_pure import rounded
+from torch.nn import functional as F
+
+import slotlib
+from slotlib import data, matching, metrics
+from slotlib.data import clevr, raytracer
+from slotlib.data.random import uniform
+from slotlib.data.targets import CATEGORIES, SCENE_SIZE, VALUES, clevr_targets
+
+SCENES = 9
+"""The chapter's first ones."""
+CASES = [(8, 10, 7, 0), (0, 16, 14, 5), (4, 6, 7, 2), (3, 1, 1, 9), (5, 12, 3, 1)]
+"""Scene, slots, iterations and start."""
+MATCHED = [(1, 1), (3, 5), (5, 3), (6, 6), (2, 7), (16, 16), (10, 10)]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def scenes() -> dict[str, Any]:
+    return data.make("clevr", SCENES, seed=0, num_objects=(3, 10), resolution=64).batch(range(SCENES))
+
+
+def cameras() -> torch.Tensor:
+    """What takes a place in the scene, from 0 to 1 each way, to the image: `[scenes, 3, 4]`, homogeneous."""
+    eyes = torch.tensor(clevr.EYE) + clevr.EYE_JITTER * (2 * uniform(0, torch.arange(SCENES), 13)[:, :3].float() - 1)
+    corners = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * SCENE_SIZE - SCENE_SIZE / 2
+    seen = raytracer.project(eyes, corners.expand(SCENES, 4, 3)).double()
+    top, bottom, left, right = clevr.CROP
+    across, down = (seen[..., 0] - left) / (right - left), (seen[..., 1] - top) / (bottom - top)
+    scaled = torch.stack([across, down, torch.ones_like(down)], 1) * seen[:, None, :, 2]  # affine in the place
+    origin = scaled[..., :1]
+    return torch.cat([scaled[..., 1:] - origin, origin], dim=2)
+
+
+def shown() -> list[dict[str, Any]]:
+    there = scenes()
+    images = (there["image"] * 255).round().byte().permute(0, 2, 3, 1).contiguous()
+    objects, target = there["objects"], clevr_targets(there["objects"])
+    result = []
+    for i, camera in enumerate(cameras()):
+        kinds = [[int(objects[name][i, k]) for name in CATEGORIES] for k in range(int(objects["present"][i].sum()))]
+        result.append(
+            {
+                "pixels": base64.b64encode(images[i].numpy().tobytes()).decode(),
+                "camera": rounded(camera),
+                "objects": [
+                    [*place, *kind] for place, kind in zip(rounded(target[i, : len(kinds), :3]), kinds, strict=True)
+                ],
+            }
+        )
+    return result
+
+
+@torch.no_grad()
+def golden() -> dict[str, Any]:
+    there, model = scenes(), slotlib.load("clevr10_sets")
+    images, target = there["image"], clevr_targets(there["objects"])
+
+    def said(scene: int, slots: int, iterations: int, start: int) -> torch.Tensor:
+        return model(images[[scene]], slots, iterations, generator=seeded(start)).properties
+
+    answers = []
+    for scene, slots, iterations, start in CASES:
+        properties = said(scene, slots, iterations, start)
+        wanted = F.pad(target[[scene]], (0, 0, 0, max(0, slots - 10)))
+        cost = matching.pairwise_huber(properties, wanted)
+        real = wanted[..., -1] > 0
+        answers.append(
+            {
+                "scene": scene,
+                "question": {"slots": slots, "iterations": iterations, "start": start},
+                "properties": packed(properties[0].numpy().astype("<f4")),
+                "pairs": torch.stack(matching.hungarian(cost, real))[:, 0].tolist(),
+                "hungarian": matching.hungarian_loss(cost, real).item(),
+                "chamfer": matching.chamfer_loss(cost).item(),
+            }
+        )
+    precision = []
+    for slots, iterations, start in {case[1:] for case in CASES}:
+        found = torch.cat([said(scene, slots, iterations, start) for scene in range(SCENES)])
+        scores = {str(within): metrics.average_precision(found, target, within) for within in metrics.THRESHOLDS}
+        question = {"slots": slots, "iterations": iterations, "start": start}
+        precision.append({"question": question, "scores": scores})
+    matched = []
+    for i, (rows, columns) in enumerate(MATCHED):
+        cost = (torch.rand(1, rows, columns, generator=seeded(i)) * 20).round() / 20  # with ties
+        matched.append({"cost": cost[0].double().tolist(), "least": matching.hungarian_loss(cost).item()})
+    return {"answers": answers, "precision": precision, "matched": matched}
+
+
+def main() -> None:
+    content = {
+        "categories": CATEGORIES,
+        "colours": list(clevr.COLOURS.values()),
+        "values": VALUES,
+        "scenes": shown(),
+    }
+    (HERE / "src" / "clevr.json").write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    write("describe", golden())
+
+
+if __name__ == "__main__":
+    main()

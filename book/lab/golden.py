@@ -1,0 +1,210 @@
+"""Golden values: what PyTorch says that the page must say too. `python book/lab/golden.py` writes golden/*.json."""
+
+import base64
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import slotlib
+from slotlib import checkpoint, lab, zoo
+from slotlib.prior import CodePrior
+from slotlib.set_prediction import SetPredictor
+
+HERE = Path(__file__).parent
+FOLDER = HERE / "golden"
+WEIGHTS = HERE.parent / "assets" / "lab" / "weights"
+GRID = [(4, 1, 0, 1), (1, 3, 3, 1), (3, 10, 7, 1), (9, 2, 11, 1), (12, 16, 2, 1), (5, 7, 5, 3)]
+"""Slots, iterations, seed and restarts."""
+WRITING = [(1.0, 1.0, 0), (0.7, 0.9, 0), (1.5, 0.6, 1), (1.0, 0.95, 3), (0.05, 1.0, 6), (2.0, 1.0, 0)]
+"""Temperature, top-p, and how many slots a text is given to begin with."""
+RESOLUTION = 12
+SMALL = {
+    "resolution": RESOLUTION,
+    "encoder": {"class_path": "Strided", "init_args": {"channels": 8}},
+    "attention": {"slot_dim": 12},
+}
+MIXTURE = {"class_path": "Mixture", "init_args": {"noise": 0.3, "sparsity": 0.01}}
+
+
+def separable(**options: Any) -> dict[str, Any]:
+    return {"class_path": "Separable", "init_args": {"channels": 8, "rank": 3, **options}}
+
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    ("SlotAutoencoder", {"decoder": separable(), "likelihood": {"class_path": "Average"}}),
+    ("SlotAutoencoder", {"decoder": separable(colour="shaded", shading=0.5), "likelihood": MIXTURE}),
+    ("SlotAutoencoder", {"decoder": separable(colour="slot", colour_dims=5), "likelihood": MIXTURE}),
+    (
+        "SlotAutoencoder",
+        {"decoder": separable(colour="slot"), "attention": {"slot_dim": 12, "slot_init": "one_learned"}},
+    ),
+    ("OutlinedAutoencoder", {"decoder": separable(colour="slot"), "likelihood": MIXTURE}),
+    *(
+        (
+            "SVQAutoencoder",
+            {
+                "decoder": separable(colour="slot", colour_dims=3),
+                "attention": {
+                    "slot_dim": 12,
+                    "quantizer": {"class_path": "Nearest", "init_args": {"num_blocks": 4, "num_codes": 5}},
+                    **changes,
+                },
+            },
+        )
+        for changes in ({"search_iterations": 2}, {"mixing": True})
+    ),
+]
+STAGES = [
+    {"name": "tetrominoes", "options": {"look": "first"}},
+    {"name": "tetrominoes", "options": {"look": "published", "num_objects": [1, 4]}},
+    {"name": "shapes", "options": {}},
+    {"name": "multi_dsprites", "options": {"look": "first"}},
+    {"name": "multi_dsprites", "options": {"look": "published", "variant": "colour_on_colour"}},
+]
+"""Every kind of scenes that the page draws, whichever of them models are trained on."""
+
+
+def random_numbers() -> list[dict[str, Any]]:
+    """One generator after another, each asked several times: few numbers and many, whole blocks of 16 and not."""
+    cases = []
+    for seed in (0, 7, 2**31 + 5):
+        generator = torch.Generator().manual_seed(seed)
+        draws = []
+        for kind, count in [
+            ("uniform", 5),
+            ("normal", 3),
+            ("normal", 15),
+            ("normal", 16),
+            ("normal", 37),
+            ("uniform", 2),
+        ]:
+            draw = torch.rand if kind == "uniform" else torch.randn
+            draws.append({"kind": kind, "count": count, "numbers": draw(count, generator=generator).tolist()})
+        exponential = torch.empty(16).exponential_(generator=generator).tolist()
+        draws.append({"kind": "exponential", "count": 16, "numbers": exponential})
+        late = torch.randn(700, generator=generator)[-3:]  # beyond the first 624 numbers
+        draws.append({"kind": "normal", "count": 700, "numbers": late.tolist()})
+        cases.append({"seed": seed, "draws": draws})
+    return cases
+
+
+def kinds() -> list[dict[str, Any]]:
+    """Every kind of model that the page computes, small and with random parameters: golden values without a checkpoint.
+
+    Parameters and image are drawn one after another from one generator; the page draws the same.
+    """
+    answers = []
+    for seed, (kind, changes) in enumerate(KINDS):
+        model = checkpoint.made({"class_path": kind, "init_args": {**SMALL, **changes}})
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor.copy_(torch.randn(tensor.numel(), generator=generator).view_as(tensor) / 3)
+            image = torch.rand(3 * RESOLUTION**2, generator=generator).view(1, 3, RESOLUTION, RESOLUTION)
+            out = model.eval()(image, 4, 3, 2, torch.Generator().manual_seed(seed))
+        answers.append(
+            {
+                "model": checkpoint.spec(model),
+                "tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
+                "seed": seed,
+                "found": packed(out.slots[0].numpy().astype("<f4")),
+                "masks": packed(out.masks[0].numpy().astype("<f4")),
+                "reconstruction": packed(out.reconstruction[0].numpy().astype("<f4")),
+            }
+        )
+    return answers
+
+
+def packed(array: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
+
+
+def scenes_of(dataset: dict[str, Any]) -> dict[str, Any]:
+    return slotlib.data.make(dataset["name"], lab.SCENES, **dataset["options"]).batch(range(lab.SCENES))
+
+
+def drawn(dataset: dict[str, Any]) -> dict[str, Any]:
+    """A stage, and what slotlib draws on it."""
+    scenes = scenes_of(dataset)
+    images = (scenes["image"] * 255).round().byte().numpy()
+    return {"stage": lab.stage(dataset), "images": packed(images), "masks": packed(scenes["mask"].numpy())}
+
+
+@torch.no_grad()
+def model_answers(name: str) -> list[dict[str, Any]]:
+    """What a model says of the scenes that are exported with it, each with other settings."""
+    model = slotlib.load(name)
+    images = scenes_of(model.card["dataset"])["image"]
+    answers = []
+    for i, (slots, iterations, seed, restarts) in enumerate(GRID):
+        out = model(images[[i]], slots, iterations, restarts, torch.Generator().manual_seed(seed))
+        answers.append(
+            {
+                "scene": i,
+                "slots": slots,
+                "iterations": iterations,
+                "seed": seed,
+                "restarts": restarts,
+                "found": packed(out.slots[0].numpy().astype("<f4")),
+                "masks": packed(out.masks[0].argmax(0).byte().numpy()),
+                "drawn_masks": packed(out.drawn_masks[0].argmax(0).byte().numpy()),
+                "attention": out.attention[0, :, 0, 0].tolist(),
+                "squared_error": (out.reconstruction - images[[i]]).square().mean().item(),
+            }
+        )
+    return answers
+
+
+@torch.no_grad()
+def prior_answers(name: str) -> list[dict[str, Any]]:
+    """What a prior says of texts, and what it writes, each time drawn otherwise."""
+    model = slotlib.load(name)
+    blocks, size = model.prior.num_blocks, model.prior.num_codes
+    answers = []
+    for seed, (temperature, top_p, given) in enumerate(WRITING):
+        begin = torch.randint(size, (1, given, blocks), generator=torch.Generator().manual_seed(seed))
+        drawing = {"temperature": temperature, "top_p": top_p}
+        text = model.prior.sample(1, given=begin, **drawing, generator=torch.Generator().manual_seed(seed))
+        drawn = model.decode(text)
+        start = slotlib.Draws(torch.Generator().manual_seed(seed))
+        found = model.autoencoder.tokenise(scenes_of(model.card["dataset"])["image"][[seed]], start)
+        answers.append(
+            {
+                "seed": seed,
+                **drawing,
+                "given": begin.flatten().tolist(),
+                "text": text.flatten().tolist(),
+                "logits": packed(model.prior.logits(text)[0].numpy().astype("<f4")),
+                "image": packed((drawn.image[0] * 255).round().clamp(0, 255).byte().numpy()),
+                "owners": packed(drawn.masks[0].argmax(0).byte().numpy()),
+                "codes": found.flatten().tolist(),
+                "with_blanks": model.with_blanks(found).flatten().tolist(),
+            }
+        )
+    return answers
+
+
+def write(name: str, content: Any) -> None:
+    (FOLDER / f"{name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    write("random", random_numbers())
+    write("kinds", kinds())
+    write("stages", [drawn(dataset) for dataset in STAGES])
+    for name in sorted({path.stem for path in WEIGHTS.glob("*.js")} & set(zoo.names())):
+        model = slotlib.load(name)
+        if isinstance(model, SetPredictor):
+            continue  # describe.py
+        write(f"model_{name}", model_answers(name))
+        if isinstance(model, CodePrior):
+            write(f"prior_{name}", prior_answers(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+/**
+ * The slot attention autoencoder (chapter 03), as in `slotlib/autoencoder.py`, `encoders.py`, `decoders.py` and
+ * `likelihoods.py`: image → features → slots → one picture and one mask per slot → image. One image at a time.
+ *
+ * Images come and go in [0, 1]; inside they live in [-1, 1]. Pixels are numbered row by row.
+ */
+import { outlines, type Refine } from "./outlined.ts";
+import * as slotAttention from "./slot_attention.ts";
+import { convolution, layerNorm, linear, plus, relu, row, rows, softmaxOverRows, type Grid, type Rows } from "./tensor.ts";
+import type { Made, Weights } from "./weights.ts";
+
+const BANDS = { grid: 4, line: 6 };
+
+/** What a decoder returns, before the slots are laid over one another. A row is a slot. */
+export interface Drawing {
+  /** Three colours, each for all pixels: `[slots, 3 · pixels]`. */
+  colours: Rows;
+  logits: Rows;
+}
+
+/** How the slots of one image are to be found. */
+export interface Question {
+  slots: number;
+  iterations: number;
+  /** Of the slots' start, as in `torch.Generator().manual_seed(seed)`. */
+  seed: number;
+  /** Starts tried; the one of least cost is kept. */
+  restarts: number;
+  /** What the learned σ of the start is multiplied with; 1 as it was trained. */
+  spread: number;
+}
+
+export interface Answer {
+  slots: Rows;
+  /** Of every iteration, `[slots, features]`. */
+  attention: Rows[];
+  /** Rows and columns of the features' grid. */
+  grid: number;
+  /** `[slots, pixels]`: as the decoder draws them from the slots alone, and whose pixel it is once the image is known. */
+  drawnMasks: Rows;
+  masks: Rows;
+  /** `[slots, 3 · pixels]` and `[3 · pixels]`, in [0, 1] up to the decoder's errors. */
+  slotImages: Rows;
+  reconstruction: Float32Array;
+  /** Of every restart, as its likelihood counts it, and which was kept. */
+  costs: number[];
+  best: number;
+}
+
+/** sin and cos of π·2^b·position for b < `bands`. */
+export function fourierFeatures(position: number, bands: number): number[] {
+  const angles = Array.from({ length: bands }, (_, b) => Math.fround(position * Math.fround(Math.PI * 2 ** b)));
+  return [...angles.map(Math.sin), ...angles.map(Math.cos)];
+}
+
+/** `count` numbers from 0 to 1 inclusive. */
+function line(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => Math.fround(i / (count - 1)));
+}
+
+// --- encoder: strided convolutions and Fourier positions ---
+
+export function encoder(weights: Weights): (image: Grid) => Grid {
+  let positions: Rows | undefined;
+  return (image) => {
+    let x = image;
+    for (const [at, stride] of [[0, 2], [2, 2], [4, 1]]) {
+      const maps = convolution(x, weights.layer(`convolutions.${at}`), stride);
+      x = { ...relu(maps), side: maps.side };
+    }
+    positions ??= linear(gridFeatures(x.side), weights.layer("position.project"));
+    const features = layerNorm(plus(x, positions), weights.layer("norm"));
+    return { ...linear(relu(linear(features, weights.layer("mlp.0"))), weights.layer("mlp.2")), side: x.side };
+  };
+}
+
+/** The Fourier features of y, then of x, of every place on a grid. */
+function gridFeatures(side: number): Rows {
+  const along = line(side).map((position) => fourierFeatures(position, BANDS.grid));
+  return rows(side * side, 4 * BANDS.grid, Float32Array.from(along.flatMap((y) => along.flatMap((x) => [...y, ...x]))));
+}
+
+// --- decoder: masks as short sums of outer products ---
+
+function separableDecoder(weights: Weights, config: Record<string, any>, side: number): (slots: Rows) => Drawing {
+  const { channels, rank, colour, colour_dims: colourDims, shading } = config;
+  const maps = colour === "slot" ? 1 : 4;
+  const along = Float32Array.from(line(side).flatMap((position) => fourierFeatures(position, BANDS.line)));
+  const position = linear(rows(side, 2 * BANDS.line, along), weights.layer("from_position"));
+
+  /** What one axis gives to every slot's maps: `[slots · side, maps · rank]`. */
+  const factors = (fromSlot: Rows, axis: number): Rows => {
+    const hidden = rows(fromSlot.count * side, channels);
+    for (let k = 0; k < fromSlot.count; k++) {
+      const slot = row(fromSlot, k).subarray(axis * channels, (axis + 1) * channels);
+      for (let i = 0; i < side; i++) {
+        const place = row(position, i).subarray(axis * channels, (axis + 1) * channels);
+        const to = row(hidden, k * side + i);
+        for (let c = 0; c < channels; c++) to[c] = Math.max(0, slot[c] + place[c]);
+      }
+    }
+    return linear(relu(linear(hidden, weights.layer(`hidden.${axis}`))), weights.layer(`factors.${axis}`));
+  };
+
+  return (slots) => {
+    const [figure, painted] = colourDims
+      ? [only(slots, (i) => i >= colourDims), only(slots, (i) => i < colourDims)]
+      : [slots, slots];
+    const fromSlot = linear(figure, weights.layer("from_slot"));
+    const [down, across] = [factors(fromSlot, 0), factors(fromSlot, 1)];
+    const drawn = Array.from({ length: maps }, () => rows(slots.count, side * side));
+    drawn.forEach((map, c) => {
+      for (let k = 0; k < slots.count; k++) {
+        for (let y = 0; y < side; y++) {
+          const column = row(down, k * side + y).subarray(c * rank, (c + 1) * rank);
+          for (let x = 0; x < side; x++) {
+            const from = (k * side + x) * across.width + c * rank;
+            let sum = 0;
+            for (let r = 0; r < rank; r++) sum += column[r] * across.data[from + r];
+            map.data[k * map.width + y * side + x] = sum;
+          }
+        }
+      }
+    });
+    const logits = drawn.pop()!;
+    const slotColour = weights.has("slot_colour.0.weight")
+      ? linear(relu(linear(painted, weights.layer("slot_colour.0"))), weights.layer("slot_colour.2"))
+      : undefined;
+    const share = slotColour ? shading : 1; // of a colour that varies in space
+    const colours = rows(slots.count, 3 * side * side);
+    for (let k = 0; k < slots.count; k++) {
+      for (let c = 0; c < 3; c++) {
+        const to = row(colours, k).subarray(c * side * side, (c + 1) * side * side);
+        to.fill(slotColour ? slotColour.data[3 * k + c] : 0);
+        if (drawn.length) row(drawn[c], k).forEach((change, i) => (to[i] += share * change));
+      }
+    }
+    return { colours, logits };
+  };
+}
+
+/** Rows with all but some of their numbers put to 0. */
+function only(x: Rows, kept: (i: number) => boolean): Rows {
+  return rows(x.count, x.width, x.data.map((value, i) => (kept(i % x.width) ? value : 0)));
+}
+
+// --- likelihoods ---
+
+/** Lay the slots over one another: masks = softmax of the logits over slots, picture = Σ masks · colours. */
+export function compose({ colours, logits }: Drawing): { picture: Float32Array; masks: Rows } {
+  const masks = softmaxOverRows(logits);
+  const picture = new Float32Array(colours.width);
+  for (let k = 0; k < masks.count; k++) {
+    const [mask, colour] = [row(masks, k), row(colours, k)];
+    for (let i = 0; i < picture.length; i++) picture[i] += mask[i % mask.length] * colour[i];
+  }
+  return { picture, masks };
+}
+
+/** What a drawing costs as an image, and whose each pixel is. `target` is in [-1, 1], channel by channel. */
+type Likelihood = (drawing: Drawing, target: Float32Array) => { cost: number; masks: Rows };
+
+const average: Likelihood = (drawing, target) => {
+  const { picture, masks } = compose(drawing);
+  return { cost: mean(picture.map((value, i) => (value - target[i]) ** 2)), masks };
+};
+
+function mixture(noise: number, sparsity: number): Likelihood {
+  return ({ colours, logits }, target) => {
+    const [slots, pixels] = [logits.count, logits.width];
+    const joint = rows(slots, pixels); // log p(slot k painted this pixel, and in this colour)
+    const evidence = new Float32Array(pixels);
+    for (let i = 0; i < pixels; i++) {
+      const drawn = logSumExp(logits, i);
+      for (let k = 0; k < slots; k++) {
+        let distance = 0;
+        for (let c = 0; c < 3; c++) distance += (target[c * pixels + i] - colours.data[(3 * k + c) * pixels + i]) ** 2;
+        joint.data[k * pixels + i] = logits.data[k * pixels + i] - drawn - distance / (2 * noise ** 2);
+      }
+      evidence[i] = logSumExp(joint, i);
+    }
+    const masks = softmaxOverRows(joint); // Bayes' rule
+    let inUse = 0;
+    for (let k = 0; k < slots; k++) inUse += Math.sqrt(mean(row(masks, k)) + 1e-6);
+    return { cost: sparsity * inUse - (mean(evidence) * 2 * noise ** 2) / 3, masks };
+  };
+}
+
+function mean(numbers: Float32Array): number {
+  return numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
+}
+
+function logSumExp(x: Rows, column: number): number {
+  let most = -Infinity;
+  for (let i = column; i < x.data.length; i += x.width) most = Math.max(most, x.data[i]);
+  let sum = 0;
+  for (let i = column; i < x.data.length; i += x.width) sum += Math.exp(x.data[i] - most);
+  return most + Math.log(sum);
+}
+
+// --- the autoencoder ---
+
+const SUPPORTED = { encoder: ["Strided"], decoder: ["Separable"], likelihood: ["Average", "Mixture"] };
+
+/** A part of a configuration. Where only one class may stand there, it is not named: `kind` is that one. */
+function part(config: Record<string, any>, name: keyof typeof SUPPORTED, kind: string): Made {
+  const found = "class_path" in config[name] ? config[name] : { class_path: kind, init_args: config[name] };
+  if (!SUPPORTED[name].includes(found.class_path)) {
+    throw new Error(`The page cannot compute a model with the ${name} ${found.class_path}.`);
+  }
+  return found;
+}
+
+export class SlotAutoencoder {
+  readonly resolution: number;
+  protected readonly attention: Weights;
+  readonly #encode: (image: Grid) => Grid;
+  protected readonly decoder: (slots: Rows) => Drawing;
+  readonly #likelihood: Likelihood;
+  readonly #refine: Refine | undefined;
+
+  constructor({ class_path: kind, init_args: config }: Made, weights: Weights) {
+    const outlined = kind === "OutlinedAutoencoder";
+    if (!outlined && kind !== "SlotAutoencoder") throw new Error(`The page cannot compute a ${kind}.`);
+    part(config, "encoder", "Strided");
+    const separable = part(config, "decoder", "Separable").init_args;
+    const likelihood = part(config, "likelihood", "Mixture");
+    if (config.attention.num_heads !== 1) throw new Error("The page computes attention with one head only.");
+    this.resolution = config.resolution;
+    this.attention = weights.part("slot_attention");
+    this.#encode = encoder(weights.part("encoder"));
+    const decoder = weights.part("decoder");
+    this.decoder = separableDecoder(outlined ? decoder.part("draft") : decoder, separable, config.resolution);
+    this.#refine = outlined ? outlines(decoder, config.frame, config.resolution) : undefined;
+    const { noise, sparsity } = likelihood.init_args;
+    this.#likelihood = likelihood.class_path === "Mixture" ? mixture(noise, sparsity) : average;
+  }
+
+  /** An image, channel by channel in [0, 1], as slot attention takes it. */
+  prepare(image: Float32Array): Prepared {
+    const pixels = this.resolution ** 2;
+    const target = image.map((value) => value * 2 - 1);
+    const grid: Grid = { ...rows(pixels, 3), side: this.resolution };
+    for (let i = 0; i < pixels; i++) for (let c = 0; c < 3; c++) grid.data[3 * i + c] = target[c * pixels + i];
+    const features = this.#encode(grid);
+    return { target, grid: features.side, inputs: slotAttention.prepare(this.attention, features) };
+  }
+
+  /** Take a prepared image apart and put it together again. */
+  answer({ target, grid, inputs }: Prepared, { slots, iterations, seed, restarts, spread }: Question): Answer {
+    const tries = slotAttention.starts(this.attention, restarts, slots, seed, spread).map((start) => {
+      const history = this.attend(inputs, start, iterations);
+      return { history, ...this.#draw(history.slots[iterations], target) };
+    });
+    const costs = tries.map(({ cost }) => cost);
+    const best = costs.indexOf(Math.min(...costs));
+    const { history, found, drawing, masks } = tries[best];
+    const { picture, masks: drawnMasks } = compose(drawing);
+    const inUnits = (value: number): number => (value + 1) / 2;
+    return {
+      slots: found,
+      attention: history.attention,
+      grid,
+      drawnMasks,
+      masks,
+      slotImages: { ...drawing.colours, data: drawing.colours.data.map(inUnits) },
+      reconstruction: picture.map(inUnits),
+      costs,
+      best,
+    };
+  }
+
+  /** Slot attention from one start. */
+  protected attend(inputs: slotAttention.Prepared, start: Rows, iterations: number): slotAttention.History {
+    return slotAttention.attend(this.attention, inputs, start, iterations);
+  }
+
+  /** What bound slots draw, and what that costs. */
+  #draw(slots: Rows, target: Float32Array): { found: Rows; drawing: Drawing; cost: number; masks: Rows } {
+    const drawing = this.decoder(slots);
+    const judged = this.#likelihood(drawing, target);
+    if (!this.#refine) return { found: slots, drawing, ...judged };
+    const refined = this.#refine(drawing, slots, judged.masks);
+    return { found: refined.slots, drawing: refined.drawing, ...this.#likelihood(refined.drawing, target) };
+  }
+}
+
+/** An image as slot attention takes it, `grid` rows and columns of features, and in [-1, 1] as it is to be drawn. */
+export interface Prepared {
+  target: Float32Array;
+  grid: number;
+  inputs: slotAttention.Prepared;
+}

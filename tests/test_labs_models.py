@@ -1,0 +1,295 @@
+"""The labs with trained models on the landing page and in chapters 02 and 05, each alone in a headless Chromium.
+
+What they compute is tested against golden values in book/lab/test (Vitest); here the lines that a lab shows as its code
+are run, and have to print what the page shows.
+"""
+
+import pytest
+import test_labs_pure
+from test_labs_pure import DESKTOP, PHONE, code, opened, readouts, setting
+
+ROOT = test_labs_pure.LAB.parents[1]
+NAMES = ("landing", "stargazer", "describe")
+
+browser = test_labs_pure.browser
+
+
+def looks(tab) -> list[str]:
+    """All that is shown, once it has stopped changing: models answer from a worker, and one lab scores when it can."""
+    shown, still = test_labs_pure.looks(tab), 0
+    tab.wait_for_function("!document.querySelector('section').innerText.includes('…')")
+    while still < 3:
+        tab.wait_for_timeout(50)
+        before, shown = shown, test_labs_pure.looks(tab)
+        still = still + 1 if shown == before else 0
+    return shown
+
+
+def controls(tab):
+    return tab.locator("section :is(input, select, button):not([data-lab-aside], [data-lab-aside] *)").all()
+
+
+def name_of(control) -> str:
+    return control.evaluate("it => (it.labels?.[0] ?? it).textContent.trim()")
+
+
+def move(control) -> None:
+    """Set a control to something else, as a reader at the keyboard would."""
+    kind = control.evaluate("it => it.type")
+    if kind == "range":
+        control.press("ArrowLeft" if control.input_value() == control.get_attribute("max") else "ArrowRight")
+    elif kind == "select-one":
+        options = control.locator("option").evaluate_all("all => all.map(each => each.value)")
+        control.select_option(next(each for each in options if each != control.input_value()))
+    else:
+        control.press("Space")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_control_has_a_name_and_changes_what_is_shown(browser, name):
+    with opened(browser, name) as tab:
+        before = looks(tab)
+        for control in controls(tab):
+            label = name_of(control)
+            assert label
+            if label == "Reset":
+                continue
+            move(control)
+            assert looks(tab) != before, label
+            tab.get_by_role("button", name="Reset").press("Enter")
+            assert looks(tab) == before, label
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_address_says_what_is_set(browser, name):
+    with opened(browser, name) as tab:
+        before = looks(tab)
+        move(controls(tab)[0])
+        changed, address = looks(tab), setting(tab)
+        assert changed != before
+        tab.evaluate(f"location.hash = '#lab={name}'")
+        assert looks(tab) == before
+        tab.evaluate(f"location.hash = {address!r}")
+        assert looks(tab) == changed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_fits_a_phone_in_the_dark_and_says_what_changed(browser, name):
+    with opened(browser, name, width=PHONE, color_scheme="dark") as tab:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE
+        tab.wait_for_function("document.querySelector('[role=status]').textContent.length > 10")
+        first = tab.locator("[role=status]").text_content()
+        move(next(control for control in controls(tab) if name_of(control) != "Reset"))
+        tab.wait_for_function("first => document.querySelector('[role=status]').textContent !== first", arg=first)
+
+
+NONSENSE = "scene=moon&things=9_9_9&dots=%3C&slots=99&iterations=-4&noise=loud&start=NaN&threshold=2&compete=perhaps"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nonsense_in_the_address_is_no_harm(browser, name):
+    with opened(browser, name, NONSENSE) as tab:
+        assert len(set(looks(tab))) > 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_its_weights_it_says_so_in_a_sentence(browser, name):
+    tab = browser.new_page()
+    tab.route("**/weights/*.js", lambda route: route.abort())
+    tab.goto((test_labs_pure.LAB / "try.html").as_uri() + f"?{name}")
+    tab.wait_for_selector("section[data-state=failed]")
+    assert tab.locator("[role=alert]").inner_text().startswith("This experiment could not start")
+    assert "Here stands a picture." in tab.locator("section").inner_text()
+    tab.close()
+
+
+def drag(tab, box, far: tuple[float, float]) -> None:
+    """With the mouse, from the middle of `box`."""
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x + far[0], y + far[1], steps=4)
+    tab.mouse.up()
+
+
+def swipe(tab, box, far: float) -> None:
+    """With a finger, downwards from the middle of `box`."""
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    finger = tab.context.new_cdp_session(tab)
+    for kind, down in (("touchStart", 0), ("touchMove", far / 2), ("touchMove", far), ("touchEnd", None)):
+        touches = [] if down is None else [{"x": x, "y": y + down}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+
+# --- landing --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", ["", "scene=5", "things=17_20_6_0_1_255_255_0~8_3_19_0_1_0_255_255"])
+def test_the_lines_for_the_landing_page_print_what_it_shows(browser, settings):
+    with opened(browser, "landing", settings) as tab:
+        looks(tab)
+        assert readouts(tab)["Pixels of each slot"] == code(tab)["pixels of each slot"]
+
+
+def test_slots_follow_a_piece_that_is_dragged_and_so_does_the_link(browser):
+    with opened(browser, "landing") as tab:
+        before = looks(tab)
+        drag(tab, tab.locator(".lab-handle").first.bounding_box(), (-60, 40))
+        after = looks(tab)
+        assert sum(a != b for a, b in zip(before, after, strict=True)) >= 3  # scene, masks, at least one slot
+        assert readouts(tab)["Pixels of each slot"] == code(tab)["pixels of each slot"]
+        link = tab.get_by_role("link", name="chapter 3").get_attribute("href")
+        assert link.partition("#")[2] == setting(tab).replace("lab=landing", "lab=desk")[1:]
+
+
+def test_a_finger_drags_a_piece_and_the_page_stays(browser):
+    with opened(browser, "landing", width=PHONE, has_touch=True) as tab:
+        before = looks(tab)
+        swipe(tab, tab.locator(".lab-handle").first.bounding_box(), 30)
+        assert looks(tab) != before
+        assert tab.evaluate("scrollY") == 0
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_it_is_on_the_first_screen_of_the_landing_page(browser, javascript):
+    html = ROOT / "book" / "_build" / "html" / "book" / "index.html"
+    if not html.exists():
+        pytest.skip("there is no built book: run `make book` first")
+    tab = browser.new_page(viewport={"width": DESKTOP, "height": 900}, java_script_enabled=javascript)
+    tab.goto(html.as_uri())
+    section = tab.locator("section[data-lab=landing]")
+    if javascript:
+        tab.wait_for_selector("section[data-state=ready]")
+        assert (
+            tab.get_by_role("link", name="chapter 3")
+            .get_attribute("href")
+            .partition("#")[0]
+            .endswith("/chapters/03_object_discovery.html")
+        )
+    else:
+        assert section.locator("img").get_attribute("alt") and "With JavaScript" in section.inner_text()
+    box = section.bounding_box()
+    assert box["y"] + box["height"] <= 900
+    tab.close()
+
+
+@pytest.mark.parametrize("page", ["chapters/02_slot_attention", "book/index"])
+def test_pages_that_ask_something_listen(page):
+    html = ROOT / "book" / "_build" / "html" / f"{page}.html"
+    if not html.exists():
+        pytest.skip("there is no built book: run `make book` first")
+    asks = "<summary>Answer</summary>" in html.read_text("utf-8")
+    assert ("lab/quiz.js" in html.read_text("utf-8")) == asks == page.startswith("chapters")
+
+
+# --- stargazer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "",
+        "orbits=5&slots=5&iterations=12&start=4&sky=7",
+        "noise=0",
+        "noise=0.001&iterations=10&slots=4&orbits=4",
+        "alone=true&slots=4",
+        "forget=true&sky=2",
+        "normalised=true&orbits=2&slots=1",
+        "dots=5k5k3c8w9a2s5k0a&slots=2&iterations=5",
+    ],
+)
+def test_the_lines_for_the_stargazer_print_what_it_shows(browser, settings, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with opened(browser, "stargazer", settings) as tab:
+        looks(tab)
+        shown, printed = readouts(tab), code(tab)
+        if "dots=" in settings:
+            assert shown.pop("ARI") == "–"  # nobody knows the orbits
+        for name in {"Loss", "Sureness", "Likeness", "ARI"} & shown.keys():
+            said = printed[name if name == "ARI" else name.lower()]
+            assert float(shown[name]) == pytest.approx(float(said), abs=0.011), name
+        assert shown["Dots of each slot"] == printed["dots of each slot"]
+
+
+def test_slots_that_start_alike_stay_one_slot_in_several_copies(browser):
+    with opened(browser, "stargazer", "noise=0&iterations=20") as tab:
+        assert readouts(tab)["Likeness"] == "1.00"
+        assert "one slot in several copies" in tab.locator("section").inner_text()
+        tab.get_by_label("Noise of the start").select_option("0.0001")
+        looks(tab)
+        assert float(readouts(tab)["Likeness"]) < 0.5
+        assert "one slot in several copies" not in tab.locator("section").inner_text()
+
+
+def test_dots_are_placed_moved_and_removed_to_the_last(browser):
+    with opened(browser, "stargazer") as tab:
+        dot = tab.get_by_role("button", name="Dot 1 of 48")
+        before = looks(tab)
+        drag(tab, dot.bounding_box(), (40, -2000))  # far outside: it stops at the edge
+        assert looks(tab) != before
+        dot.press("n")
+        tab.get_by_role("button", name="Dot 2 of 48").press("Delete")
+        tab.wait_for_selector("[aria-label^='Dot 2 of 47']")
+        tab.get_by_role("button", name="Remove all dots").press("Enter")
+        looks(tab)
+        assert "There are no dots" in tab.locator("section").inner_text()
+        assert readouts(tab)["Loss"] == "–"
+        assert setting(tab).endswith("dots=none")
+        tab.get_by_label("A press there").select_option("add")
+        canvas = tab.locator(".lab-draggable canvas")
+        for place in ((50, 60), (120, 90)):
+            canvas.click(position={"x": place[0], "y": place[1]})
+        looks(tab)
+        assert sum(map(int, readouts(tab)["Dots of each slot"].split())) == 2
+        tab.get_by_label("A press there").select_option("remove")
+        canvas.click(position={"x": 50, "y": 60})
+        tab.wait_for_selector("[aria-label^='Dot 1 of 1;']")
+        tab.get_by_role("button", name="Dot 1 of 1").press("Backspace")
+        looks(tab)
+        assert "There are no dots" in tab.locator("section").inner_text()
+
+
+def test_a_finger_drags_a_dot_and_the_page_stays(browser):
+    with opened(browser, "stargazer", width=PHONE, has_touch=True) as tab:
+        tab.get_by_role("button", name="Dot 1 of 48").scroll_into_view_if_needed()
+        before, scrolled = looks(tab), tab.evaluate("scrollY")
+        swipe(tab, tab.get_by_role("button", name="Dot 1 of 48").bounding_box(), 60)
+        assert looks(tab) != before
+        assert tab.evaluate("scrollY") == scrolled
+
+
+# --- describe -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "",
+        "scene=5&slots=16&iterations=14&start=3",
+        "scene=4&slots=6&within=0.5",
+        "scene=1&iterations=1&within=inf&threshold=0.1",
+    ],
+)
+def test_the_lines_for_describe_print_what_it_shows(browser, settings):
+    with opened(browser, "describe", settings) as tab:
+        looks(tab)
+        shown, printed = readouts(tab), code(tab)
+        assert shown["Objects predicted"].split()[0] == printed["predicted"]
+        for name, key in {"Hungarian loss": "hungarian", "Chamfer loss": "chamfer"}.items():
+            assert float(shown[name]) == pytest.approx(float(printed[key]), abs=2e-4), name
+        assert float(shown["Average precision, all scenes"]) == pytest.approx(float(printed["precision"]), abs=2e-3)
+
+
+def test_a_threshold_of_zero_believes_every_slot_and_one_of_one_none(browser):
+    with opened(browser, "describe", "threshold=0&slots=16") as tab:
+        assert readouts(tab)["Objects predicted"] == "16 of 7"
+        assert tab.locator(".describe-table td:first-child").count() == 16
+        tab.get_by_role("slider", name="Threshold").press("End")
+        looks(tab)
+        assert readouts(tab)["Objects predicted"] == "0 of 7"
+
+
+def test_chamfer_never_costs_more_than_hungarian_and_less_where_two_slots_say_the_same(browser):
+    with opened(browser, "describe", "iterations=1&slots=10&scene=4") as tab:
+        shown = readouts(tab)
+        assert float(shown["Chamfer loss"]) < float(shown["Hungarian loss"])
