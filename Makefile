@@ -8,16 +8,20 @@ RUN       := $(BIN)/python
 INSTALLED := $(VENV)/.installed
 HTML      := book/_build/html
 
+# What the labs of book/lab compute with.
+LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse shapes multi_dsprites svq_shapes clevr10_sets
+
 # Two processes, one thread each. What is in one file, a chapter for example, stays in one process.
 PYTEST    := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
 
-.PHONY: help book test lab execute stamp lint test-unit test-chapters test-site bench gpu clean
+.PHONY: help book test lab labs execute stamp lint test-unit test-chapters test-site bench gpu clean
 .NOTPARALLEL:
 
 help:
 	@echo 'make book      build the book into $(HTML)'
 	@echo 'make test      lint, unit tests, chapters against their stored outputs, book, built pages'
 	@echo 'make lab       open the chapters in JupyterLab'
+	@echo 'make labs      everything the live page loads, from the shipped models and book/lab (needs node)'
 	@echo 'make execute   run all chapters in place and measure their time (or one: CHAPTER=02)'
 	@echo 'make stamp     write the setup cell, with the address in _config.yml, into every chapter'
 	@echo 'make bench     measure slotlib against installable peers'
@@ -49,6 +53,15 @@ book: $(INSTALLED)
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/chapters
 
+# Weights and golden values from the shipped models, bundles from the sources.
+labs: $(INSTALLED)
+	$(BIN)/slotlib export lab $(LAB_MODELS) --out book/assets/lab/weights
+	$(RUN) book/lab/golden.py
+	$(RUN) book/lab/golden_pure.py
+	$(RUN) book/lab/stargazer.py
+	$(RUN) book/lab/describe.py
+	cd book/lab && npm ci --no-fund --no-audit && npm run build
+
 execute: $(INSTALLED) stamp
 	$(RUN) book/tools/execute.py $(CHAPTER)
 
@@ -73,15 +86,15 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(PYTEST) tests --ignore tests/test_site.py --ignore tests/test_colab.py
+	$(PYTEST) tests --ignore tests/test_site.py --ignore-glob 'tests/test_labs*.py' --ignore tests/test_colab.py
 
-# nbval runs every chapter and compares each output with the stored one.
+# nbval runs every notebook and compares each output with the stored one.
 test-chapters: $(INSTALLED)
-	$(PYTEST) chapters --nbval --nbval-current-env --nbval-cell-timeout 300 \
+	$(PYTEST) chapters $(wildcard book/*.ipynb) --nbval --nbval-current-env --nbval-cell-timeout 300 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 test-site: $(INSTALLED)
-	$(PYTEST) tests/test_site.py tests/test_colab.py
+	$(PYTEST) tests/test_site.py $(wildcard tests/test_labs*.py) tests/test_colab.py
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis

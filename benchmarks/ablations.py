@@ -4,9 +4,9 @@
 
 Tetrominoes: 1,000 steps and five seeds. Multi-dSprites, where slots are more than objects: 3,000 steps and three seeds.
 FOLDER keeps the runs: started again, only what is missing is trained. Every run is scored on 320 fresh scenes from one
-start, by its `masks` and by its `drawn_masks`. data/runs/ablations.csv has a line for each run, also for one that
-failed, and is written anew after each lever; chapter 03 reads it. "The paper's model" is the paper's architecture and
-schedule for as many minutes as the recipe took in the median.
+start, by its drawn masks and, of a mixture, by its posterior. data/runs/ablations.csv has a line for each run, also for
+one that failed, and is written anew after each lever; chapter 03 reads it. "The paper's model" is the paper's
+architecture and schedule for as many minutes as the recipe took in the median.
 """
 
 import argparse
@@ -26,7 +26,8 @@ from slotlib.log import read_log
 RESULTS = Path(__file__).parents[1] / "data" / "runs" / "ablations.csv"
 RECIPE, PAPER = "the recipe", "the paper's model"
 IMAGES = 320
-COLUMNS = ("dataset", "lever", "seed", "steps", "minutes", "fg_ari", "fg_ari_drawn", "mse", "error")
+FG_ARI = "drawn_fg_ari", "posterior_fg_ari"
+COLUMNS = ("dataset", "lever", "seed", "steps", "minutes", *FG_ARI, "mse", "error")
 
 
 class Study(NamedTuple):
@@ -103,8 +104,7 @@ def score(dataset: str, run: sweep.Run, result: sweep.Result) -> dict[str, objec
     return line | {
         "steps": int(read_log(run.folder)["step"][-1]),
         "minutes": round(model.card["wall_seconds"] / 60, 2),
-        "fg_ari": round(scores["fg_ari"], 4),
-        "fg_ari_drawn": round(scores["fg_ari_drawn"], 4),
+        **{name: round(scores[name], 4) for name in FG_ARI if name in scores},
         "mse": round(scores["mse"], 5),
     }
 

@@ -8,7 +8,8 @@ For each dataset of the zoo, one seed and one core:
     one_slot    the recipe with a single slot: a plain autoencoder with a bottleneck of that size;
     paper       the paper's architecture and schedule, for as many minutes as the recipe took;
     k_means     k-means of each image's pixels, by colour and position, as many clusters as the model has slots. How
-                much a position weighs is chosen by FG-ARI, labels and all, on other scenes: the best it could do.
+                much a position weighs is chosen by FG-ARI, labels and all, on other scenes: the best it could do;
+    colour_lookup, tiles    the other rules of slotlib.baselines.
 
 FOLDER keeps the runs, and what is interrupted goes on. After each row benchmarks/baselines.json is written; rows that
 are there already are not measured again. The page "Model zoo" shows it.
@@ -22,14 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from sklearn.cluster import KMeans
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from benchmarks.measure import machine
-from slotlib import checkpoint, cli, data, metrics, training, zoo
+from slotlib import baselines, checkpoint, cli, data, metrics, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.evaluation import evaluate
 from slotlib.log import read_log
@@ -38,10 +37,11 @@ from slotlib.slot_attention import SlotAttentionOutput
 
 RESULTS = Path(__file__).with_name("baselines.json")
 DATASETS = ("tetrominoes", "shapes", "multi_dsprites", "clevr6")
-CONTESTANTS = ("recipe", "k_means", "one_slot", "slot_mlp", "paper")
+CONTESTANTS = ("recipe", "k_means", "colour_lookup", "tiles", "one_slot", "slot_mlp", "paper")
+SCORES = "drawn_fg_ari", "posterior_fg_ari", "drawn_mbo"
 IMAGES = 320
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-"""Of position against colour in k-means; both run from 0 to 1."""
+PLACES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+"""What a position weighs against a colour in k-means."""
 
 
 class NothingCompetes(nn.Module):
@@ -95,43 +95,30 @@ def trained(dataset: str, contestant: str, minutes: float, folder: Path) -> nn.M
     return zoo.load(where / "model")
 
 
-def k_means(
-    images: Float[Tensor, "batch 3 height width"], clusters: int, weight: float
-) -> Int[Tensor, "batch height width"]:
-    """Each image's pixels in so many clusters, by colour and by `weight` times position."""
-    _, _, height, width = images.shape
-    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    places = weight * np.stack([rows, columns], axis=-1).reshape(-1, 2)
-    found = []
-    for image in images.permute(0, 2, 3, 1).flatten(1, 2).numpy():
-        points = np.concatenate([image, places], axis=1)
-        found.append(KMeans(clusters, n_init=4, random_state=0).fit_predict(points))
-    return torch.from_numpy(np.stack(found)).view(-1, height, width).long()
-
-
-def clustered(dataset: str, card: dict[str, Any]) -> dict[str, Any]:
-    """The row of k-means."""
-    clusters, options = card["configuration"]["attention"]["num_slots"], card["dataset"]["options"]
+def ruled(dataset: str, rule: str, card: dict[str, Any]) -> dict[str, Any]:
+    """The row of a rule that learns nothing."""
+    count, options = card["configuration"]["attention"]["num_slots"], card["dataset"]["options"]
     # Not the scenes of the score: seed 4 is nobody's.
     practice = data.make(card["dataset"]["name"], 64, 4, **options).batch(range(64))
     test = data.make(card["dataset"]["name"], IMAGES, 0, **options).batch(range(IMAGES))
 
-    def score(scenes: dict[str, Tensor], weight: float) -> tuple[float, float]:
-        found = k_means(scenes["image"], clusters, weight)
-        return tuple(each(scenes["mask"], found).mean().item() for each in (metrics.fg_ari, metrics.mean_best_overlap))
+    def score(metric: str, scenes: dict[str, Tensor], **how: float) -> float:
+        found = baselines.RULES[rule](scenes["image"], count, **how)
+        return metrics.MASK_SCORES[metric](scenes["mask"], found).mean().item()
 
-    weight = max(WEIGHTS, key=lambda each: score(practice, each)[0])
+    how = {}
+    if rule == "k_means":
+        how = {"place": max(PLACES, key=lambda place: score("fg_ari", practice, place=place))}
     started = time.perf_counter()
-    fg_ari, mbo = score(test, weight)
-    took = (time.perf_counter() - started) / IMAGES
-    return {"fg_ari": fg_ari, "mbo": mbo, "weight": weight, "seconds_per_image": took}
+    found = {f"{rule}_{metric}": score(metric, test, **how) for metric in ("fg_ari", "mbo")}
+    return {**found, **how, "seconds_per_image": (time.perf_counter() - started) / (2 * IMAGES)}
 
 
 def row(dataset: str, contestant: str, folder: Path) -> dict[str, Any]:
     shipped = zoo.load(dataset)
     minutes = shipped.card["wall_seconds"] / 60
-    if contestant == "k_means":
-        return clustered(dataset, shipped.card)
+    if contestant in baselines.RULES:
+        return ruled(dataset, contestant, shipped.card)
     model = shipped if contestant == "recipe" else trained(dataset, contestant, minutes, folder)
     scenes = data.make(model.card["dataset"]["name"], IMAGES, 0, **model.card["dataset"]["options"])
     scores = evaluate(model, scenes, IMAGES).means
@@ -139,7 +126,7 @@ def row(dataset: str, contestant: str, folder: Path) -> dict[str, Any]:
     if contestant == "paper":
         steps = int(read_log(folder / f"{dataset}_{contestant}")["step"][-1])
     return {
-        **{name: scores[name] for name in ("fg_ari", "mbo", "mse")},
+        **{name: scores[name] for name in (*SCORES, "mse") if name in scores},
         "minutes": model.card["wall_seconds"] / 60,
         "steps": steps,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

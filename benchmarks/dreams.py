@@ -1,4 +1,4 @@
-"""What do the codes say, and can dreamt scenes be told from data? Slots against patches (chapter 07).
+"""What do the codes say, and can dreamt scenes be told from data? Slots against patches (chapter 08).
 
     python -m benchmarks.dreams [--datasets shapes,multi_dsprites]
 
@@ -220,9 +220,9 @@ def measure(name: str) -> dict[str, Any]:
     codes, plain = (evaluate(model, scenes, 640) for model in (slots, observer))
     return {
         "sha256": {called: model.card["sha256"] for called, model in zip(names, models, strict=True)},
-        "fg_ari": {
-            "codes": round(codes.means["fg_ari"], 4),
-            "continuous": round(plain.means["fg_ari"], 4),
+        **{
+            name: {"codes": round(codes.means[name], 4), "continuous": round(plain.means[name], 4)}
+            for name in ("drawn_fg_ari", "posterior_fg_ari")
         },
         "utilisation": round(codes.means["utilisation"], 3),
         "perplexity": [round(codes.means[f"perplexity_{i}"], 1) for i in range(len(next(iter(words.values()))))],

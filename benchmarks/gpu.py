@@ -108,7 +108,7 @@ def a_minute() -> Iterator[Row]:
         training.train(config, folder, progress=False)
         log = read_log(folder)
     yield {"what": "a minute of training, tetrominoes", "value": float(log["step"][-1]), "unit": "steps"}
-    for score in ("fg_ari_drawn", "fg_ari"):
+    for score in ("drawn_fg_ari", "posterior_fg_ari"):
         yield {"what": f"after it, {score}", "value": float(log[score][-1]), "unit": "FG-ARI"}
 
 

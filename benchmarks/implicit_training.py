@@ -2,7 +2,8 @@
 
     python -m benchmarks.implicit_training FOLDER [--parts along,stability,race,old_race] [--jobs 1]
 
-race       One budget of processor time, the fast recipe, one gradient or another: FG-ARI against seconds.
+race       One budget of processor time, the fast recipe, one gradient or another: FG-ARI of the drawn masks, and of a
+           mixture's posterior, against seconds.
 old_race   The same with the recipe of before: squared error of the average, a colour for every pixel, fixed noise.
 stability  Short runs without clipping: learning rates × seeds, through all ten iterations or through one.
 along      One run, looked at every so often: how far the slots are from a fixed point, the Jacobian's norm and radius,
@@ -27,6 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.ablations import FG_ARI
 from benchmarks.measure import in_turns
 from slotlib import checkpoint, data, implicit, sweep, training, zoo
 from slotlib.autoencoder import SlotAutoencoder
@@ -84,10 +86,10 @@ def race(name: str, gradients: Iterable[str], flags: Sequence[str], folder: Path
                 lines.append(key | {"error": result.error})
                 continue
             log = read_log(each.folder)
-            for step, fg_ari in zip(log["step"], log["fg_ari"], strict=True):
-                if not math.isnan(fg_ari):  # an evaluation
-                    seconds = round(step * costs[each.value], 1)
-                    lines.append(key | {"step": int(step), "seconds": seconds, "fg_ari": round(fg_ari, 4)})
+            for row, step in enumerate(log["step"]):
+                scores = {name: round(log[name][row], 4) for name in FG_ARI if name in log}
+                if not math.isnan(scores["drawn_fg_ari"]):  # an evaluation
+                    lines.append(key | {"step": int(step), "seconds": round(step * costs[each.value], 1)} | scores)
         yield lines
 
 
@@ -132,7 +134,8 @@ def stability(folder: Path, jobs: int) -> Iterable[list[dict]]:
         for each, result in zip(runs, sweep.sweep(runs, jobs), strict=True):
             line = {"gradient": each.value, "lr": rate, "seed": each.seed, "error": result.error}
             if not result.error:
-                line |= {"fg_ari": round(result.metrics["fg_ari"], 4), "mse": round(result.metrics["mse"], 5)}
+                scores = {name: round(result.metrics[name], 4) for name in FG_ARI}
+                line |= scores | {"mse": round(result.metrics["mse"], 5)}
             lines.append(line)
         yield lines
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotlib import arguments, check, configuration, diagnosis, metrics
+from slotlib import check, configuration, diagnosis, metrics
 from slotlib.decoders import Broadcast, DecoderConfig, Drawing, Masks
 from slotlib.encoders import EncoderConfig, Features, Images, Paper, start_as_keras
 from slotlib.likelihoods import Average, LikelihoodConfig, compose
@@ -37,7 +37,7 @@ def centred(images: Images, side: int, dtype: torch.dtype) -> Images:
     Raises ValueError unless there is at least one, `[batch, 3, side, side]` in this precision (under autocast in any),
     finite and within `LIMITS`.
     """
-    arguments.tensor("images", images, "floating point", f"batch 3 {side} {side}")
+    check.tensor("images", images, "floating point", f"batch 3 {side} {side}")
     if images.dtype != dtype and not torch.is_autocast_enabled(images.device.type):
         raise ValueError(f"images must be {dtype}, as the model is, got {images.dtype}")
     if images.shape[0] == 0:
@@ -71,19 +71,13 @@ def squared_error(images: Images, others: Images) -> Float[Tensor, "batch"]:
     return (images - others).square().mean(dim=(1, 2, 3))
 
 
-MASK_SCORES = {
-    "fg_ari": metrics.fg_ari,
-    "ari": metrics.adjusted_rand_index,
-    "mbo": metrics.mean_best_overlap,
-    "miou": metrics.mean_iou,
-}
-
-
-def scored(metric: Callable[..., Tensor], scenes: Scenes, masks: Masks) -> Float[Tensor, "batch"]:
-    """How well masks (argmax over slots) agree with a scene's true ones; NaN for scenes without."""
+def mask_scores(scenes: Scenes, masks: Masks, kind: str) -> dict[str, Float[Tensor, "batch"]]:
+    """`KIND_fg_ari` and so on: how well masks (argmax over slots) agree with a scene's true ones; NaN for scenes
+    without."""
     if "mask" not in scenes:
-        return torch.full((len(masks),), math.nan)
-    return metric(scenes["mask"].to(masks.device), masks.argmax(dim=1))
+        return {f"{kind}_{name}": torch.full((len(masks),), math.nan) for name in metrics.MASK_SCORES}
+    true, found = scenes["mask"].to(masks.device), masks.argmax(dim=1)
+    return {f"{kind}_{name}": metric(true, found) for name, metric in metrics.MASK_SCORES.items()}
 
 
 class WithSlots:
@@ -135,29 +129,39 @@ class WithSlots:
 
     @torch.no_grad()
     def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
-        """Scores of the masks, and `mse`: the squared error per pixel and channel, in units of [0, 1] images.
+        """Scores of all `scored_masks`, and `mse`: the squared error per pixel and channel, in units of [0, 1] images.
 
         `how`: as for a call, such as `num_slots`, `num_iterations`, `restarts`.
         """
-        arguments.scenes(scenes)
-        output = self(scenes["image"], generator=arguments.draws(draws).generator, **how)
+        check.scenes(scenes)
+        output = self(scenes["image"], generator=Draws.given(draws).generator, **how)
         return self.scores(scenes, output)
+
+    def scored_masks(self, output: Any) -> dict[str, Masks]:
+        """The masks of an output that are scored, by what they are: "drawn" from the slots alone, as papers score them,
+        or the "attention"; and after them a "posterior", which has seen the image."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which masks it has")
 
     def scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
         """What `judge` says of an output."""
-        found = {name: scored(metric, scenes, output.masks) for name, metric in MASK_SCORES.items()}
-        return {**found, "mse": squared_error(output.reconstruction, scenes["image"])}
+        columns: dict[str, Tensor] = {}
+        for kind, masks in self.scored_masks(output).items():
+            columns |= mask_scores(scenes, masks, kind)
+        return {**columns, "mse": squared_error(output.reconstruction, scenes["image"])}
 
     @torch.no_grad()
     def look(self, scenes: Scenes) -> Look:
         """Pictures of the first eight scenes; of all, signs of failure in the masks."""
         from slotlib import plots  # slow to import
 
-        arguments.scenes(scenes)
+        check.scenes(scenes)
         output = self(scenes["image"], generator=torch.Generator().manual_seed(0))
         signs = diagnosis.diagnose(output.masks)
         pictures = plots.rows(scenes, output.reconstruction, output.masks, output.attention)
-        return Look(pictures, signs._asdict(), diagnosis.warnings(signs))
+        found = diagnosis.warnings(signs)
+        if "mask" in scenes:
+            found |= diagnosis.crowding(scenes["mask"], output.masks.shape[1])
+        return Look(pictures, signs._asdict(), found)
 
 
 # --- the autoencoder ---
@@ -221,7 +225,7 @@ class SlotAutoencoder(WithSlots, Model):
 
         `draws` decides the slots' start and which pixels count, if not all do.
         """
-        draws = arguments.draws(draws)
+        draws = Draws.given(draws)
         return self.drawing_loss(self.bind(self.encode(images), draws).slots, images, draws)
 
     def forward(
@@ -268,7 +272,7 @@ class SlotAutoencoder(WithSlots, Model):
             drawn_masks=masks,
         )
 
-    def scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
-        """As of any masks; and `fg_ari_drawn` of those drawn from the slots alone, which differ for a mixture only."""
-        drawn = scored(metrics.fg_ari, scenes, output.drawn_masks)
-        return {**super().scores(scenes, output), "fg_ari_drawn": drawn}
+    def scored_masks(self, output: Any) -> dict[str, Masks]:
+        """The drawn ones; of a mixture the posterior too."""
+        posterior = {"posterior": output.masks} if self.likelihood.has_posterior else {}
+        return {"drawn": output.drawn_masks, **posterior}

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from slotlib.model import Model
 
 FORMAT = 2
 """Of cards; those of slotlib 0.1 have none."""
+KINDS = {"model": str, "dataset": dict, "training": dict, "metrics": list}
+"""Of what cards hold, for those that were written by hand."""
 
 # --- whole or not at all ---
 
@@ -77,12 +80,18 @@ def write(path: Path, content: bytes) -> None:
 # --- tensors and their card ---
 
 
+def without_ending(path: Path | str) -> Path:
+    """What both files of a checkpoint are called; "run.2" has no ending."""
+    path = Path(path)
+    return path.with_suffix("") if path.suffix in (".json", ".safetensors") else path
+
+
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Path:
     """Write `tensors` and `card` as one checkpoint named `path`, with or without an ending. Returns the card's path.
 
     Raises OSError when the folder cannot be written to; whatever was there before is then still there.
     """
-    path = Path(path).with_suffix("")
+    path = without_ending(path)
     folder = writable_folder(path.parent)
     # Copies, because tensors that share memory, as tied weights do, are refused.
     own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
@@ -100,7 +109,7 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: the card or the weights are missing.
         ValueError: the card is not JSON, or the weights are truncated or altered.
     """
-    path = Path(path).with_suffix("")
+    path = without_ending(path)
     card_path, weights_path = path.with_name(f"{path.name}.json"), path.with_name(f"{path.name}.safetensors")
     for part in (card_path, weights_path):
         if not part.is_file():
@@ -108,7 +117,9 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         card = json.loads(card_path.read_text(encoding="utf-8"))
         expected = card["sha256"]
-    except (ValueError, TypeError, KeyError) as error:
+        for name in KINDS.keys() & card.keys():
+            configuration.made(KINDS[name], card[name], name)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{card_path} is not a checkpoint card: {type(error).__name__}: {error}") from None
     content = weights_path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -117,7 +128,10 @@ def load_tensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{weights_path} is truncated or altered: its card promises {card.get('bytes', 'an unknown number of')} "
             f"bytes with SHA-256 {expected[:12]}…, the file has {len(content)} bytes with {found[:12]}…"
         )
-    return safetensors.torch.load(content), card
+    try:
+        return safetensors.torch.load(content), card
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{weights_path} holds no tensors: {error}") from None
 
 
 # --- models ---
@@ -176,6 +190,7 @@ def load(path: Path | str) -> Model:
         ValueError: truncated or altered weights, or a card that does not fit them or this version.
     """
     tensors, card = older.converted(*load_tensors(path))
+    _check_sizes(card, tensors)
     model = build(card)
     try:
         model.load_state_dict(tensors)
@@ -183,6 +198,21 @@ def load(path: Path | str) -> Model:
         raise ValueError(f"the weights of {path} do not fit the configuration on its card: {error}") from None
     model.card = card
     return model.eval()
+
+
+def _check_sizes(card: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where a card asks for other sizes than its weights have, before anything is allocated."""
+    try:
+        with torch.device("meta"):
+            asked = build(card).state_dict()
+    except (NotImplementedError, RuntimeError) as error:
+        if "overflow" in str(error):
+            raise ValueError("the card asks for a model larger than any memory") from None
+        return  # a constructor that looks at its numbers
+    for name in asked.keys() & tensors.keys():
+        if asked[name].shape != tensors[name].shape:
+            sizes = f"{list(asked[name].shape)}, there are {list(tensors[name].shape)}"
+            raise ValueError(f"the weights do not fit the configuration on their card: it asks for {name} {sizes}")
 
 
 # --- the state of a run ---

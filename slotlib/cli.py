@@ -1,4 +1,4 @@
-"""The command line: `slotlib train|sweep|evaluate|data|zoo` (also `python -m slotlib`).
+"""The command line: `slotlib train|sweep|evaluate|data|export|zoo` (also `python -m slotlib`).
 
 `train` and `sweep` lay YAML files and flags over one another, in plain form; `slotlib.configuration` makes of that what
 `slotlib.training` takes, and says what does not fit.
@@ -17,9 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 
-from slotlib import checkpoint, configuration, data, evaluation, older, sweep, training, zoo
+from slotlib import baselines, checkpoint, configuration, data, evaluation, lab, older, sweep, training, zoo
 from slotlib.data.export import export
 from slotlib.data.stats import Statistics, statistics
 from slotlib.model import Model
@@ -45,8 +46,26 @@ _Yaml.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, "-+.0123456789")
 def _value(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Yaml)
+    except RecursionError:
+        raise ValueError(f"{where} is nested too deep") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{where} is no YAML: {' '.join(str(error).split())}") from None
+
+
+def _whole(text: str) -> int:
+    if not (text.removeprefix("-").isdecimal() and len(text) < 19):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most 18 digits, got {text!r}")
+    return int(text)
+
+
+def _device(text: str) -> torch.device:
+    name = text.lower().replace("gpu", "cuda")
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError):
+        there = ["cpu", *[f"cuda:{i}" for i in range(torch.cuda.device_count())]]
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here; there is {', '.join(there)}") from None
+    return torch.device(name)
 
 
 def _options(text: str) -> dict[str, Any]:
@@ -96,7 +115,7 @@ def _config(names: Sequence[Path | str], flags: Sequence[str]) -> training.Confi
             raise ValueError(f"{path} must hold model, data and train, got {content!r}")
         fields = _laid_over(fields, content)
     for name, text in sorted(_pairs(flags), key=_whole_first):
-        _assign(fields, name, _value(text, name))
+        fields = _changed(fields, name.replace(".init_args.", ".").split("."), _value(text, name))
 
     for name in fields:
         if name not in ("model", "data", "train"):
@@ -147,27 +166,16 @@ def _whole_first(flag: tuple[str, str]) -> tuple[int, int]:
     return len(way) - way.count("init_args") - (rank > 0), rank
 
 
-def _assign(fields: dict[str, Any], name: str, value: Any) -> None:
-    """Set the field of a plain form that a dotted name leads to; `init_args` need not be said."""
-    *way, last = name.split(".")
-    for part in way:
-        if part != "init_args":
-            fields = _inside(_own(fields), part)
-    if last == "class_path" and fields.get(last) != value:
-        fields.clear()
-    elif last not in ("class_path", "init_args"):
-        fields = _own(fields)
-    fields[last] = value
-
-
-def _own(fields: dict[str, Any]) -> dict[str, Any]:
-    return _inside(fields, "init_args") if fields.keys() & {"class_path", "init_args"} else fields
-
-
-def _inside(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    if not isinstance(fields.get(name), dict):
-        fields[name] = {}
-    return fields[name]
+def _changed(fields: Any, way: Sequence[str], value: Any) -> Any:
+    """A plain form in which the field that `way` leads to has this value; `init_args` need not be said."""
+    if not way:
+        return value
+    fields = fields if isinstance(fields, Mapping) else {}
+    if way[0] == "class_path" and fields.get("class_path") != value:
+        return {"class_path": value}
+    if way[0] not in ("class_path", "init_args") and fields.keys() & {"class_path", "init_args"}:
+        way = ["init_args", *way]
+    return {**fields, way[0]: _changed(fields.get(way[0]), way[1:], value)}
 
 
 def _config_parser(prog: str = "", description: str = "", **options: Any) -> _Parser:
@@ -224,7 +232,7 @@ def _fields(config: training.Config) -> Iterator[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    return [_whole(number) for number in text.split(",")]
 
 
 def _field_and_values(text: str) -> tuple[str, list[str]]:
@@ -244,7 +252,7 @@ def _sweep(arguments: Sequence[str]) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="of the sweep; every run has its own folder in it")
     parser.add_argument("--seeds", type=_numbers, default=[0], help="such as 0,1,2,3,4")
     parser.add_argument("--vary", type=_field_and_values, default=("", [""]), help="such as train.lr=1e-3,2e-3")
-    parser.add_argument("--jobs", type=int, default=0, help="runs at a time; by default one per core")
+    parser.add_argument("--jobs", type=_whole, default=0, help="runs at a time; by default one per core")
     asked, flags = parser.parse_known_args(arguments)
     field, values = asked.vary
     runs = []
@@ -285,18 +293,25 @@ def _print_table(rows: Sequence[sweep.Row], field: str, score: str) -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    parser = _Parser(prog="slotlib evaluate", description="Score a trained model on scenes it has not seen.")
+    parser = _Parser(
+        prog="slotlib evaluate",
+        description="Score a trained model on scenes it has not seen, and beside it rules that have learned nothing. "
+        "`drawn_` scores are of masks made from slots alone, as papers score them; `posterior_` masks have seen the "
+        "image.",
+    )
     parser.add_argument("checkpoint", help="a shipped name or a path")
-    parser.add_argument("--images", type=int, default=640)
-    parser.add_argument("--scenes_seed", type=int, default=0, help="which generated scenes; training never uses seed 0")
-    parser.add_argument("--noise_seed", type=int, default=0, help="of the slots' initial noise")
-    parser.add_argument("--restarts", type=int, help="initialisations tried per image")
-    parser.add_argument("--num_slots", type=int)
-    parser.add_argument("--num_iterations", type=int)
-    parser.add_argument("--num_objects", type=int, help="other than it was trained with")
+    parser.add_argument("--images", type=_whole, default=640)
+    parser.add_argument(
+        "--scenes_seed", type=_whole, default=0, help="which generated scenes; training never uses seed 0"
+    )
+    parser.add_argument("--noise_seed", type=_whole, default=0, help="of the slots' initial noise")
+    parser.add_argument("--restarts", type=_whole, help="initialisations tried per image")
+    parser.add_argument("--num_slots", type=_whole)
+    parser.add_argument("--num_iterations", type=_whole)
+    parser.add_argument("--num_objects", type=_whole, help="other than it was trained with")
     parser.add_argument("--data", help="other scenes: a generator, a file or folder")
     parser.add_argument("--options", type=_options, default={}, help="of these, beside those it was trained with")
-    parser.add_argument("--accelerator", default="cpu", help="a torch device, such as cuda")
+    parser.add_argument("--accelerator", type=_device, default="cpu", help="a torch device, such as cuda")
     parser.add_argument("--module", action="append", default=[], help="where a model of your own is defined")
     asked = parser.parse_args(arguments)
     for module in asked.module:
@@ -304,8 +319,12 @@ def _evaluate(arguments: Sequence[str]) -> None:
     model = zoo.load(asked.checkpoint).to(asked.accelerator)
     names = "restarts", "num_slots", "num_iterations"
     how = {name: getattr(asked, name) for name in names if getattr(asked, name) is not None}
-    scores = evaluation.measured(model, _unseen(model.card, asked), asked.images, asked.noise_seed, **how)
-    print(json.dumps(scores, indent=2))
+    scenes = _unseen(model.card, asked)
+    found = evaluation.measured(model, scenes, asked.images, asked.noise_seed, **how)
+    if any(name.endswith("fg_ari") for name in found):
+        without = baselines.scores(scenes, asked.images)
+        found["baselines"] = {name: round(value, 5) for name, value in without.items()}
+    print(json.dumps(found, indent=2))
 
 
 def _unseen(card: Mapping[str, Any], asked: argparse.Namespace) -> data.Source:
@@ -325,7 +344,11 @@ def _unseen(card: Mapping[str, Any], asked: argparse.Namespace) -> data.Source:
         seen = card.get("scenes")
         if not asked.data or (seen and seen == training.fingerprint(data.find(name, seen["count"], **options))):
             return data.held_out(name, trained["size"], card["training"]["eval_images"], 0, **options)[1]
-    return data.find(name, asked.images, asked.scenes_seed, **options)
+    try:
+        return data.find(name, asked.images, asked.scenes_seed, **options)
+    except FileNotFoundError as error:
+        hint = "" if asked.data else "; the model was trained there, and --data says where it lies now"
+        raise FileNotFoundError(f"{error}{hint}") from None
 
 
 # --- data ---
@@ -341,8 +364,8 @@ def _data(arguments: Sequence[str]) -> None:
     ):
         command = commands.add_parser(action, description=description, help=description)
         command.add_argument("name", help=f"a file or folder, or one of: {', '.join(data.GENERATORS)}")
-        command.add_argument("--count", type=int, default=count, help="scenes; of a file at most as many as it has")
-        command.add_argument("--seed", type=int, default=0, help="of generated scenes")
+        command.add_argument("--count", type=_whole, default=count, help="scenes; of a file at most as many as it has")
+        command.add_argument("--seed", type=_whole, default=0, help="of generated scenes")
         command.add_argument("--options", type=_options, default={}, help="the generator's or reader's own")
         if action != "stats":
             what = "PNG file" if action == "preview" else "file or folder"
@@ -362,7 +385,7 @@ def _data(arguments: Sequence[str]) -> None:
     elif asked.action == "export":
         print(f"{of}: {export(scenes, asked.out, asked.format)}")
     else:
-        _print_statistics(statistics(scenes, len(scenes)))
+        _print_statistics(statistics(scenes))
     if scenes.skipped:
         print(f"skipped: {scenes.skipped} that could not be read")
 
@@ -381,6 +404,21 @@ def _print_statistics(counted: Statistics) -> None:
         print(f"visible pixels per object: least {least}, median {median}")
     for name, table in counted.categories.items():
         print(f"{name}: {shares(table)}")
+
+
+# --- export ---
+
+
+def _export(arguments: Sequence[str]) -> None:
+    parser = _Parser(prog="slotlib export", description="Write trained models for use without Python.")
+    commands = parser.add_subparsers(dest="form", required=True)
+    description = "for the book's live page, a script per model"
+    command = commands.add_parser("lab", description=description, help=description)
+    command.add_argument("checkpoint", nargs="+", help="shipped names or paths")
+    command.add_argument("--out", required=True, help="the folder to write to")
+    asked = parser.parse_args(arguments)
+    for name in asked.checkpoint:
+        print(lab.export(name, asked.out))
 
 
 # --- zoo ---
@@ -408,6 +446,7 @@ COMMANDS = {
     "sweep": (_sweep, "train several seeds, or one field changed, side by side"),
     "evaluate": (_evaluate, "score a trained model"),
     "data": (_data, "look at scenes, count them, write them to files"),
+    "export": (_export, "write trained models for use without Python"),
     "zoo": (_zoo, "list the shipped models, or print the card of one"),
 }
 
@@ -427,10 +466,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         sys.path.append(os.getcwd())  # modules of one's own are found where one stands, as with python -m
         COMMANDS[asked.command][0](arguments[1:])
-    except (ImportError, NotImplementedError, OSError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        ImportError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         if os.environ.get("SLOTLIB_TRACEBACK"):
             raise
-        raise SystemExit(f"slotlib: {error}") from None
+        said = str(error).partition("\nException raised from")[0]  # torch adds where in C++
+        raise SystemExit(f"slotlib: {said or type(error).__name__}") from None
     except KeyboardInterrupt:
         print("slotlib: interrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None

@@ -20,8 +20,6 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Field", "choices", "described", "made", "named", "path", "plain", "split", "summary"]
-
 
 def plain(config: Any, expected: Any = None) -> Any:
     """A configuration as dictionaries, lists, numbers and words.
@@ -78,6 +76,8 @@ def made(expected: Any, value: Any, where: str) -> Any:
         fits = isinstance(value, origin or expected) and (expected is bool or not isinstance(value, bool))
     if not fits:
         raise ValueError(f"{where} must be {_name(expected)}, got {value!r}")
+    if expected is int and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{where} must fit into 64 bits, got {value}")
     return value
 
 

@@ -18,13 +18,16 @@ _SHELVES = (Path(__file__).parents[1] / "data" / "runs", Path(__file__).with_nam
 def begin(chapter: str) -> None:
     """Open a chapter: print the device and the measured run time, and set the style of its figures.
 
-    `chapter` is the notebook's name without its ending, such as ``"02_slot_attention"``.
+    `chapter` is the notebook's name without its ending, such as ``"02_slot_attention"``; an appendix has no number.
     """
     from slotlib import plots
 
     plots.use_style()
     number, _, topic = chapter.partition("_")
-    print(f"Chapter {int(number)}, {topic.replace('_', ' ')}")
+    if number.isdigit():
+        print(f"Chapter {int(number)}, {topic.replace('_', ' ')}")
+    else:
+        print(f"Appendix, {chapter.replace('_', ' ')}")
     print(f"Device: {describe_device()}")
     print(f"Run time: {describe_timing(chapter)}")
 
@@ -83,16 +86,10 @@ def describe_device() -> str:
 def describe_timing(chapter: str) -> str:
     """The chapter's measured run time on CPU and GPU, as recorded by `make execute`."""
     measured = read_timings().get(chapter, {})
-    parts = []
-    if "cpu" in measured:
-        parts.append(f"{measured['cpu']['seconds']} s on {_plural(measured['cpu']['cores'], 'CPU core')}")
-    else:
-        parts.append("CPU not measured yet")
-    if "gpu" in measured:
-        parts.append(f"{measured['gpu']['seconds']} s on one {measured['gpu']['processor']}")
-    else:
-        parts.append("GPU not measured yet")
-    return "; ".join(parts)
+    cpu, gpu = measured.get("cpu"), measured.get("gpu")
+    on_cpu = f"{cpu['seconds']} s on {_plural(cpu['cores'], 'CPU core')}" if cpu else "CPU not measured yet"
+    on_gpu = f"{gpu['seconds']} s on one {gpu['processor']}" if gpu else "GPU not measured yet"
+    return f"{on_cpu}; {on_gpu}"
 
 
 def read_timings() -> dict[str, dict[str, dict[str, object]]]:

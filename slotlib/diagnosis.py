@@ -18,8 +18,11 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
+
+from slotlib import check
+from slotlib.matching import hungarian
 
 
 class Diagnosis(NamedTuple):
@@ -59,13 +62,10 @@ def align(masks: Float[Tensor, "batch slots pixels"], rounds: int = 3) -> Float[
     Slots that start at random noise come in another order in every image, so masks that never move would seem to.
     Images are matched to the first (Hungarian, by the masks' inner products), then to the mean of all, a few times.
     """
-    from scipy.optimize import linear_sum_assignment  # slow to import
-
     aligned, reference = masks, masks[0]
     for _ in range(rounds):
-        gain = torch.einsum("kp,bjp->bkj", reference, masks).cpu().numpy()
-        order = torch.stack([torch.as_tensor(linear_sum_assignment(each, maximize=True)[1]) for each in gain])
-        aligned = masks.gather(1, order.to(masks.device).unsqueeze(-1).expand_as(masks))
+        _, order = hungarian(-torch.einsum("kp,bjp->bkj", reference, masks))
+        aligned = masks.gather(1, order.unsqueeze(-1).expand_as(masks))
         reference = aligned.mean(dim=0)
     return aligned
 
@@ -76,6 +76,7 @@ def stillness(masks: Float[Tensor, "batch slots height width"]) -> float:
     0: nothing is common. 1: the masks are the same in all images. NaN for a single image and for masks without a
     pattern. Chance gives a common pattern 1/B of the variance, which is taken off.
     """
+    check.tensor("masks", masks, "floating point", "batch slots height width")
     aligned = align(masks.flatten(2).float())
     count = len(aligned)
     whole = aligned.var(dim=2, correction=0).sum(dim=1).mean().item()
@@ -90,6 +91,7 @@ def overlap(masks: Float[Tensor, "batch slots height width"]) -> float:
 
     0: no two slots share a pixel. 1: two slots share all of their pixels in the same proportion.
     """
+    check.tensor("masks", masks, "floating point", "batch slots height width")
     area = masks.float().mean(dim=(2, 3))
     unit = torch.nn.functional.normalize(masks.flatten(2).float(), dim=2) * (area > SMALLEST_SLOT).unsqueeze(-1)
     cosine = (unit @ unit.mT).triu(diagonal=1)
@@ -101,6 +103,7 @@ def diagnose(masks: Float[Tensor, "batch slots height width"]) -> Diagnosis:
 
     A single slot has nothing to share out: all numbers are then NaN.
     """
+    check.tensor("masks", masks, "floating point", "batch slots height width")
     if masks.shape[1] < 2:
         return Diagnosis(*[math.nan] * 4)
     entropy = torch.special.entr(masks.float()).sum(dim=1).mean().item() / math.log(masks.shape[1])
@@ -132,3 +135,14 @@ def warnings(diagnosis: Diagnosis) -> dict[str, str]:
             "try fewer slots, more iterations, or train on"
         )
     return found
+
+
+def crowding(masks: Integer[Tensor, "batch height width"], slots: int) -> dict[str, str]:
+    """A warning, of kind "crowding", if a scene's true masks show more things, background included, than slots."""
+    check.tensor("masks", masks, "integers", "batch height width")
+    check.whole("slots", slots)
+    most = max(len(mask.unique()) for mask in masks)
+    if most <= slots:
+        return {}
+    advice = f"set model.attention.num_slots={most}, or leave such scenes out (data.options.num_objects)"
+    return {"crowding": f"too few slots: a scene holds {most} things, background included, for {slots} slots; {advice}"}

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotlib import arguments, check
+from slotlib import check
 from slotlib.slot_attention import LAYER_NORM_EPS, glorot_
 
 Images = Float[Tensor, "batch 3 height width"]
@@ -70,9 +70,8 @@ def coordinate_grid(height: int, width: int, like: Tensor) -> Float[Tensor, "hei
 
     Device and precision are those of `like`. Raises ValueError for a size below 1.
     """
-    check.whole("height", height)
-    check.whole("width", width)
-    arguments.tensor("like", like, "floating point", "...")
+    check.sizes(height=height, width=width)
+    check.tensor("like", like, "floating point", "...")
     y, x = (torch.linspace(0, 1, size, device=like.device, dtype=like.dtype) for size in (height, width))
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
     return torch.cat([grid, 1 - grid], dim=-1)
@@ -83,7 +82,7 @@ def fourier_features(positions: Float[Tensor, "*shape"], bands: int) -> Float[Te
 
     Computed in single precision or wider. Raises ValueError for no bands.
     """
-    arguments.tensor("positions", positions, "floating point", "...")
+    check.tensor("positions", positions, "floating point", "...")
     check.whole("bands", bands)
     angles = positions.unsqueeze(-1) * (math.pi * 2.0 ** torch.arange(bands, device=positions.device))
     return torch.cat([angles.sin(), angles.cos()], dim=-1).to(positions.dtype)
@@ -144,6 +143,6 @@ class ConvEncoder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, output_dim), nn.ReLU(), nn.Linear(output_dim, output_dim))
 
     def forward(self, images: Images) -> Features:
-        arguments.tensor("images", images, "floating point", "batch 3 height width")
+        check.tensor("images", images, "floating point", "batch 3 height width")
         features = self.position(self.convolutions(images))
         return self.mlp(self.norm(features.permute(0, 2, 3, 1)))

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from slotlib import check
+from slotlib.data import random
 from slotlib.data.scenes import Source, each
 from slotlib.model import Draws, Model
 
@@ -36,12 +38,16 @@ def evaluate(
         seed: of what the model draws, such as the slots' initial noise.
         how: passed to `judge`, such as `num_slots`, `num_iterations`, `restarts`.
 
-    Raises ValueError for no images.
+    Raises ValueError for no images, or an argument of another kind.
     """
+    check.kind("model", model, Model)
+    check.kind("scenes", scenes, Source)
+    check.whole("images", images, least=0)
+    check.whole("batch_size", batch_size)
     count = min(images, len(scenes))
     if count < 1:
         raise ValueError(f"nothing to evaluate on: {images} images asked for, of {len(scenes)} scenes")
-    device, draws = next(model.parameters()).device, Draws(torch.Generator().manual_seed(seed))
+    device, draws = next(model.parameters()).device, Draws(torch.Generator().manual_seed(random.signed(seed)))
     was_training = model.training
     model.eval()
     parts = []

@@ -49,15 +49,14 @@ class FixedPoint(NamedTuple):
     """How w was found (gradient="exact"): empty before the backward pass."""
 
 
-def _check_point(**points: object) -> None:
-    for name, z in points.items():
-        if not isinstance(z, Tensor) or z.ndim < 1 or not z.is_floating_point():
-            raise ValueError(f"{name} must be floating point [batch, ...], got {check.described(z)}")
-
-
-def _check_update(f: object) -> None:
-    if not callable(f):
-        raise ValueError(f"f must be a function, got {check.described(f)}")
+def _check(**given: object) -> None:
+    """Raises ValueError unless what is called f is a function, and all others are points."""
+    for name, value in given.items():
+        if name == "f":
+            if not callable(value):
+                raise ValueError(f"f must be a function, got {check.described(value)}")
+        elif not isinstance(value, Tensor) or value.ndim < 1 or not value.is_floating_point():
+            raise ValueError(f"{name} must be floating point [batch, ...], got {check.described(value)}")
 
 
 def _flat(z: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch n"]:
@@ -69,7 +68,7 @@ def _flat(z: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch n"]:
 
 def residual(value: Float[Tensor, "batch *shape"], z: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch"]:
     """How far from fixed each sample is: ‖value − z‖ / ‖value‖ with value = f(z), and 0 where nothing moved."""
-    _check_point(value=value, z=z)
+    _check(value=value, z=z)
     if value.shape != z.shape:
         raise ValueError(f"value must be {list(z.shape)} as z, got {check.described(value)}")
     precision = torch.promote_types(value.dtype, torch.float32)
@@ -103,10 +102,8 @@ def solve(
     """
     check.choice("method", method, Method)
     check.number("tolerance", tolerance, above=True)
-    check.whole("max_iterations", max_iterations)
-    check.whole("memory", memory)
-    _check_update(f)
-    _check_point(z=z)
+    check.sizes(max_iterations=max_iterations, memory=memory)
+    _check(f=f, z=z)
     propose = {"plain": lambda z, value: value, "anderson": _Anderson(memory), "broyden": _Broyden(memory)}[method]
     batch, shape = z.shape[0], z.shape
 
@@ -265,17 +262,13 @@ def last_steps(
     What comes back to z* goes straight to `start`, if given. `report` gets the solution for w, whose residual shall be
     `adjoint_tolerance`, or the root of what the precision of f resolves if that is more.
     """
-    _check_update(f)
-    _check_point(z=z)
+    _check(f=f, z=z, start=z if start is None else start)
     check.choice("gradient", gradient, Gradient)
-    check.whole("steps", steps)
     check.choice("adjoint_method", adjoint_method, Method)
     check.number("adjoint_tolerance", adjoint_tolerance)
-    check.whole("adjoint_iterations", adjoint_iterations)
-    if start is not None:
-        _check_point(start=start)
-        if start.shape != z.shape:
-            raise ValueError(f"start must be {list(z.shape)} as z, got {check.described(start)}")
+    check.sizes(steps=steps, adjoint_iterations=adjoint_iterations)
+    if start is not None and start.shape != z.shape:
+        raise ValueError(f"start must be {list(z.shape)} as z, got {check.described(start)}")
     z = z.detach() if start is None else z.detach() + (start - start.detach())
     series = gradient in ("neumann", "exact") and torch.is_grad_enabled()
     if series and torch._C._are_functorch_transforms_active():
@@ -365,8 +358,7 @@ class _Replace(torch.autograd.Function):
 
 def _products(f: Update, z: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Update, Update]:
     """v ↦ Jv and w ↦ Jᵀw at z. Jv is the derivative of Jᵀw by w, so that f needs no forward-mode derivatives."""
-    _check_update(f)
-    _check_point(z=z)
+    _check(f=f, z=z)
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         value = f(z, *(x.detach() for x in inputs))

@@ -1,4 +1,4 @@
-"""Looking at many latents at once: maps in the plane, and groups (chapter 07).
+"""Looking at many latents at once: maps in the plane, and groups (appendix "Maps of slots").
 
 Slots live in dozens of dimensions. Are there groups among them, and do the groups mean anything? The methods are those
 of scikit-learn and of umap-learn; here they take slots as tensors, are seeded, and refuse what they cannot use. What a
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from slotlib import arguments, check
+from slotlib import check
 
 Map = Literal["pca", "tsne", "umap"]
 Grouping = Literal["kmeans", "agglomerative", "dbscan"]
@@ -23,7 +23,7 @@ MOST = 1e15
 
 
 def _points(latents: Float[Tensor, "points dim"], least: int) -> np.ndarray:
-    arguments.tensor("latents", latents, "floating point", "points dim")
+    check.tensor("latents", latents, "floating point", "points dim")
     if len(latents) < least or not latents.shape[1]:
         raise ValueError(f"latents must be at least {least} points of one number or more, got {list(latents.shape)}")
     if not latents.abs().amax() < MOST:

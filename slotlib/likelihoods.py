@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slotlib import arguments, check
+from slotlib import check
 from slotlib.decoders import Drawing, ends
 from slotlib.model import Ramp
 
@@ -27,7 +27,7 @@ def _check(drawing: Drawing) -> None:
 def _check_images(drawing: Drawing, images: Float[Tensor, "batch 3 *area"]) -> None:
     """Another size would be stretched to the drawing's without a word."""
     _check(drawing)
-    arguments.tensor("images", images, "floating point", "...")
+    check.tensor("images", images, "floating point", "...")
     batch, _, *area = drawing.logits.shape
     if list(images.shape) != [batch, 3, *area]:
         raise ValueError(f"images must be as the drawing is, {[batch, 3, *area]}, got {list(images.shape)}")
@@ -70,6 +70,9 @@ def responsibilities(
 
 class Likelihood(nn.Module):
     """What a drawing costs as an image, and whose each pixel is."""
+
+    has_posterior: bool
+    """Whether `masks` see the image. If not, they are the drawn ones."""
 
     def cost(self, drawing: Drawing, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch"]:
         """Each image's loss, in squared error."""
@@ -121,6 +124,8 @@ class Mixture(LikelihoodConfig):
 class AverageLikelihood(Likelihood):
     """The mean squared error of the slots' colours, averaged under their drawn masks."""
 
+    has_posterior = False
+
     def cost(self, drawing: Drawing, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch"]:
         _check_images(drawing, images)
         return (compose(drawing)[0] - images).square().flatten(1).mean(dim=1)
@@ -134,6 +139,7 @@ class MixtureLikelihood(Likelihood):
     price of slots in use (`Mixture.sparsity`)."""
 
     config: Mixture
+    has_posterior = True
 
     def __init__(self, config: Mixture):
         super().__init__()

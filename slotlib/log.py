@@ -32,7 +32,8 @@ class Log:
         self.path, self.columns = folder / NAME, ["step", "seconds", *columns]
         kept = [row for row in _rows(self.path) if int(row["step"]) <= first_step]
         text = io.StringIO()
-        table = csv.DictWriter(text, self.columns, lineterminator="\n")
+        # What an older version measured under another name is not gone on with.
+        table = csv.DictWriter(text, self.columns, lineterminator="\n", extrasaction="ignore")
         table.writeheader()
         table.writerows(kept)
         checkpoint.write(self.path, text.getvalue().encode())

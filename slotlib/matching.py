@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from slotlib import arguments, check
+from slotlib import check
 
 
 def pairwise_huber(
@@ -24,8 +24,8 @@ def pairwise_huber(
     Between values in [0, 1] that is half the squared difference. Raises ValueError unless both are
     `[batch, some, values]` with the same batch and values.
     """
-    arguments.tensor("pred", pred, "floating point", "batch predictions values")
-    arguments.tensor("target", target, "floating point", "batch objects values")
+    check.tensor("pred", pred, "floating point", "batch predictions values")
+    check.tensor("target", target, "floating point", "batch objects values")
     if pred.shape[::2] != target.shape[::2]:
         raise ValueError(
             "pred and target must be [batch, predictions, values] and [batch, objects, values], "
@@ -37,7 +37,7 @@ def pairwise_huber(
 
 
 def _check(cost: Float[Tensor, "batch predictions objects"]) -> None:
-    arguments.tensor("cost", cost, "floating point", "batch predictions objects")
+    check.tensor("cost", cost, "floating point", "batch predictions objects")
     if not check.holds(cost.isfinite().all(), otherwise=True):
         raise ValueError("cost must be finite, got NaN or infinite values; did the model's loss explode?")
 
@@ -91,7 +91,7 @@ def hungarian(
     _check(cost)
     table = cost.double()
     if real is not None:
-        arguments.tensor("real", real, "bool", "batch objects")
+        check.tensor("real", real, "bool", "batch objects")
         if real.shape != cost.shape[::2]:
             raise ValueError(f"real must be [batch, objects] = {list(cost.shape[::2])}, got {list(real.shape)}")
         if len(cost) and 0 < cost.shape[1] < cost.shape[2]:

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float64, Int, Integer
 from torch import Tensor
 from torch.nn import functional as F
 
-from slotlib import arguments, check
+from slotlib import check
 from slotlib.data.targets import PROPERTIES, SCENE_SIZE, VALUES
 from slotlib.matching import hungarian_loss
 
@@ -44,12 +44,6 @@ def _labels(name: str, labels: Array) -> Int[Tensor, "batch *pixels"]:
     if labels.ndim < 2:
         raise ValueError(f"{name} must be [batch, pixels], got {list(labels.shape)}")
     return labels.long()
-
-
-def _background(label: int | None) -> int | None:
-    if label is not None:
-        check.whole("background", label, least=-(2**63))
-    return label
 
 
 def _dense(labels: Int[Tensor, "batch pixels"]) -> tuple[Int[Tensor, "batch pixels"], Int[Tensor, "_ count"]]:
@@ -78,7 +72,9 @@ def contingency(
         TypeError: labels are not integers.
         ValueError: the shapes differ, or there is no pixel dimension; a background that is no number.
     """
-    true, pred, background = _labels("true", true), _labels("pred", pred), _background(background)
+    true, pred = _labels("true", true), _labels("pred", pred)
+    if background is not None:
+        check.whole("background", background, least=-(2**63))
     if true.shape != pred.shape:
         raise ValueError(f"true and pred must have one shape, got {list(true.shape)} and {list(pred.shape)}")
     (true, true_names), (pred, pred_names) = _dense(true.flatten(1)), _dense(pred.flatten(1))
@@ -242,14 +238,16 @@ def panoptic_quality(true: Labels, pred: Labels, background: int | None = 0) -> 
     return _ratio(matched, (objects.sum(1) + segments) / 2)
 
 
+MASK_SCORES = {
+    "fg_ari": fg_ari,
+    "ari": adjusted_rand_index,
+    "mbo": mean_best_overlap,
+    "miou": mean_iou,
+}
+"""By which masks are scored everywhere, the leading one first. A column's name says which masks it read before it."""
+
+
 # --- slots rather than objects ---
-
-
-def _check_range(name: str, labels: Tensor, count: int) -> None:
-    if labels.numel():
-        low, high = (int(v) for v in labels.aminmax())
-        if low < 0 or high >= count:
-            raise ValueError(f"{name} must be numbered 0 to {count - 1}, got {low} to {high}")
 
 
 def slot_usage(pred: Labels, num_slots: int) -> Float64[Tensor, "batch slots"]:
@@ -264,7 +262,7 @@ def slot_usage(pred: Labels, num_slots: int) -> Float64[Tensor, "batch slots"]:
     """
     pred = _labels("pred", pred).flatten(1)
     check.whole("num_slots", num_slots)
-    _check_range("slots in pred", pred, num_slots)
+    check.codes("slots in pred", pred, "batch pixels", num_slots)
     counts = pred.new_zeros(len(pred), num_slots).scatter_add_(1, pred, torch.ones_like(pred))
     return counts.double() / max(1, pred.shape[1])
 
@@ -272,8 +270,8 @@ def slot_usage(pred: Labels, num_slots: int) -> Float64[Tensor, "batch slots"]:
 def _shares(true: Tensor, pred: Tensor, background: int | None) -> Float64[Tensor, "batch labels slots"]:
     """How each object's pixels are divided among slots; rows and columns are the labels themselves."""
     table = contingency(true, pred, background)
-    _check_range("objects", true, _MAX_DENSE_LABEL)  # beyond, the table has its own numbers
-    _check_range("slots", pred, _MAX_DENSE_LABEL)
+    check.codes("objects", true, "...", _MAX_DENSE_LABEL)  # beyond, the table has its own numbers
+    check.codes("slots", pred, "...", _MAX_DENSE_LABEL)
     return table / table.sum(2, keepdim=True).clamp(min=1)
 
 
@@ -337,7 +335,7 @@ def _objects(name: str, objects: Array) -> Float[Tensor, "batch objects 19"]:
     """In single precision or wider. Raises ValueError unless they are that, and finite."""
     if isinstance(objects, np.ndarray) and objects.dtype.kind == "f":
         objects = torch.from_numpy(objects.astype(np.float64 if objects.itemsize == 8 else np.float32, order="C"))
-    objects = arguments.tensor(name, objects, "floating point", f"batch objects {VALUES}")
+    objects = check.tensor(name, objects, "floating point", f"batch objects {VALUES}")
     if not objects.sum().isfinite() and not objects.isfinite().all():  # the sum is cheap
         raise ValueError(f"{name} must be finite, got {int((~objects.isfinite()).sum())} values that are not")
     return objects.detach() if objects.dtype == torch.float64 else objects.detach().float()

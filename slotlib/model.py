@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from slotlib import configuration
+from slotlib import check, configuration
 
 Scenes = Mapping[str, Any]
 """A batch as `slotlib.data` gives it: `image` `[batch, 3, H, W]`, `mask` where there are masks, `objects`."""
@@ -61,8 +61,7 @@ class Ramp:
                 raise ValueError(f"a Ramp's {name} must be a finite number, got {value!r}")
         if self.after < 0 or self.over < 0:
             raise ValueError(f"a Ramp's after and over must be at least 0, got {self.after} and {self.over}")
-        if self.curve not in ("linear", "cosine"):
-            raise ValueError(f'a Ramp\'s curve must be "linear" or "cosine", got {self.curve!r}')
+        check.choice("a Ramp's curve", self.curve, ("linear", "cosine"))
 
     def at(self, progress: float) -> float:
         """The number at `progress`, 0 at the first step and 1 at the end of the schedule."""
@@ -84,6 +83,16 @@ class Draws(NamedTuple):
     generator: torch.Generator | None = None
     first: int = 0
     every: int = 1
+
+    @staticmethod
+    def given(value: object) -> "Draws":
+        """`value`, or for None the numbers of torch's global generator. Raises ValueError for anything else."""
+        if not isinstance(value, Draws | None):
+            said = check.described(value)
+            raise ValueError(f"draws must be a slotlib.Draws, such as Draws(generator), or None, got {said}")
+        draws = value or Draws()
+        check.generator(draws.generator)
+        return draws
 
     def whole(self, count: int) -> int:
         """How many scenes the batch has of which `count` are here."""

@@ -1,4 +1,5 @@
-"""Checkpoints of slotlib 0.1, whose configurations were flat and whose priors were a mode of their autoencoders."""
+"""Checkpoints of before: flat configurations, priors as a mode of their autoencoders, scores that did not say of which
+masks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,11 +23,31 @@ def modern(card: Mapping[str, Any]) -> Fields:
     """A card as it is written today. Raises ValueError for one of 0.1 that lacks a field."""
     model, flat = card.get("model"), card.get("configuration")
     if "format" in card or not isinstance(flat, Mapping) or model not in CONVERSIONS:
-        return {"model": model, **card}
+        return _scored({"model": model, **card})
     try:
-        return {**card, **_today(model, {**LATE, **flat})}
+        return _scored({**card, **_today(model, {**LATE, **flat})})
     except KeyError as missing:
         raise ValueError(f"the card's configuration lacks the field {missing}") from None
+
+
+def _scored(card: Fields) -> Fields:
+    """Scores by names that say which masks they read. They were of `masks`, with `fg_ari_drawn` beside them."""
+    try:
+        made = card["configuration"]
+        made = made["autoencoder"]["init_args"] if card["model"] == "CodePrior" else made
+        kind = "posterior" if made["likelihood"]["class_path"] == "Mixture" else "drawn"
+    except (KeyError, TypeError):  # of another model, or no card at all
+        return card
+    of_masks = "fg_ari", "ari", "mbo", "miou", "fg_ari_restarts_4"
+    names = {"fg_ari_drawn": "drawn_fg_ari", **{name: f"{kind}_{name}" for name in of_masks}}
+
+    def renamed(entry: Fields) -> Fields:
+        found = {names.get(name, name): value for name, value in entry.items()}
+        leading = {name: found[name] for name in ("drawn_fg_ari",) if name in found}
+        return {**leading, **found}
+
+    parts = ("metrics", "seeds", "elsewhere")
+    return {**card, **{part: [renamed(entry) for entry in card[part]] for part in parts if part in card}}
 
 
 def _today(model: str, flat: Fields) -> Fields:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib import arguments, check
+from slotlib import check
 from slotlib.autoencoder import centred, checked, squared_error
 from slotlib.encoders import Images, start_as_keras
 from slotlib.model import Draws, Look, Model, Scenes
@@ -112,12 +112,12 @@ class PatchVQVAE(Tokeniser, Model):
 
     def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """Mean squared error of images in [-1, 1], and the quantiser's loss."""
-        quantised = self.quantizer(self.encode(images), arguments.draws(draws))
+        quantised = self.quantizer(self.encode(images), Draws.given(draws))
         return F.mse_loss(self._draw(quantised.values), images * 2 - 1) + quantised.loss
 
     def forward(self, images: Images, generator: torch.Generator | None = None) -> PatchOutput:
         """Write images as codes and draw them again. Raises ValueError as `encode`."""
-        quantised = self.quantizer(self.encode(images), arguments.draws(Draws(generator)))
+        quantised = self.quantizer(self.encode(images), Draws.given(Draws(generator)))
         return PatchOutput((self._draw(quantised.values) + 1) / 2, quantised.indices, quantised.error)
 
     @torch.no_grad()
@@ -125,18 +125,18 @@ class PatchVQVAE(Tokeniser, Model):
         self, images: Images, draws: Draws | None = None, restarts: int = 1
     ) -> Int[Tensor, "batch patches blocks"]:
         """The codes of images. Nothing starts at random, so restarts change nothing."""
-        return self.quantizer(self.encode(images), arguments.draws(draws)).indices
+        return self.quantizer(self.encode(images), Draws.given(draws)).indices
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "batch patches blocks"]) -> Drawn:
-        arguments.tensor("codes", codes, "integers", f"batch patches={self.places} blocks={self.quantizer.num_blocks}")
+        check.tensor("codes", codes, "integers", f"batch patches={self.places} blocks={self.quantizer.num_blocks}")
         return Drawn((self._draw(self.quantizer.decode(codes)) + 1) / 2)
 
     @torch.no_grad()
     def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
         """`mse`, the squared error per pixel and channel in units of [0, 1] images, and the codes."""
-        arguments.scenes(scenes)
-        output = self(scenes["image"], arguments.draws(draws).generator, **how)
+        check.scenes(scenes)
+        output = self(scenes["image"], Draws.given(draws).generator, **how)
         error = squared_error(output.reconstruction, scenes["image"])
         return {"mse": error, **code_columns(output.codes, output.error)}
 
@@ -144,5 +144,5 @@ class PatchVQVAE(Tokeniser, Model):
     def look(self, scenes: Scenes) -> Look:
         from slotlib import plots  # slow to import
 
-        arguments.scenes(scenes)
+        check.scenes(scenes)
         return Look(plots.rows(scenes, self(scenes["image"]).reconstruction), {}, {})

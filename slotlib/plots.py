@@ -27,29 +27,17 @@ INK = "#808080"
 
 def use_style() -> None:
     """Set matplotlib up for the book: no background, mid-grey text, the palette as colour cycle."""
-    mpl.rcParams.update(
-        {
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "savefig.facecolor": "none",
-            "savefig.bbox": "tight",
-            "figure.dpi": 110,
-            "text.color": INK,
-            "axes.labelcolor": INK,
-            "axes.edgecolor": INK,
-            "axes.titlecolor": INK,
-            "axes.titlesize": "medium",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "legend.frameon": False,
-            "legend.labelcolor": INK,
-            "axes.prop_cycle": cycler(color=[PALETTE[i] for i in (4, 0, 2, 5, 6, 1, 3, 7)]),
-            "image.interpolation": "nearest",
-            "svg.hashsalt": "slotlib",
-        }
-    )
+    clear = "figure.facecolor", "axes.facecolor", "savefig.facecolor"
+    axes = "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color"
+    mpl.rcParams.update(dict.fromkeys(clear, "none"))
+    mpl.rcParams.update(dict.fromkeys(["text.color", "legend.labelcolor", *axes], INK))
+    mpl.rc("figure", dpi=110)
+    mpl.rc("savefig", bbox="tight")
+    mpl.rc("axes", titlesize="medium", prop_cycle=cycler(color=[PALETTE[i] for i in (4, 0, 2, 5, 6, 1, 3, 7)]))
+    mpl.rc("axes.spines", top=False, right=False)
+    mpl.rc("legend", frameon=False)
+    mpl.rc("image", interpolation="nearest")
+    mpl.rc("svg", hashsalt="slotlib")
 
 
 def slot_colours(count: int) -> Float[np.ndarray, "slots 3"]:
@@ -68,31 +56,26 @@ def segmentation(masks: Float[Tensor, "slots height width"]) -> Float[np.ndarray
     return np.einsum("khw,kc->hwc", masks.detach().float().cpu().numpy(), slot_colours(len(masks)))
 
 
-def labels_picture(labels: Integer[Tensor, "height width"], background: int | None = 0) -> np.ndarray:
-    """A label map as one picture, RGBA: background transparent, object i in slot colour i."""
+def labels_picture(labels: Integer[Tensor, "height width"]) -> Float[np.ndarray, "height width 4"]:
+    """A label map as one picture, RGBA: the background, 0, is transparent, object i has slot colour i."""
     numbers = labels.cpu().numpy().astype(int)
     count = int(numbers.max()) + 1
-    colours = np.concatenate([slot_colours(count), np.ones((count, 1))], axis=1)
-    if background is None:
-        return colours[numbers]
-    picture = colours[numbers - (numbers > background)]
-    picture[numbers == background] = 0
+    picture = np.concatenate([slot_colours(count), np.ones((count, 1))], axis=1)[numbers - 1]
+    picture[numbers == 0] = 0
     return picture
 
 
-def _grid(rows: int, columns: int, size: float, gap: float = 0.06) -> tuple[Figure, np.ndarray]:
+def _grid(rows: int, columns: int, size: float) -> tuple[Figure, np.ndarray]:
     figure, axes = plt.subplots(
         rows,
         columns,
         figsize=(columns * size, rows * size),
         squeeze=False,
-        gridspec_kw={"wspace": gap, "hspace": gap},
+        gridspec_kw={"wspace": 0.06, "hspace": 0.06},
     )
     for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     return figure, axes
 
 
@@ -106,40 +89,20 @@ def rows(
     reconstruction: Float[Tensor, "batch 3 height width"] | None = None,
     masks: Float[Tensor, "batch slots height width"] | None = None,
     attention: Float[Tensor, "batch slots h w"] | None = None,
-    count: int = 8,
 ) -> dict[str, list[Float[np.ndarray, "height width 3"]]]:
-    """What a model made of the first `count` scenes, row by row, to be looked at while it trains."""
-    images = scenes["image"][:count]
+    """What a model made of the first eight scenes, row by row, to be looked at while it trains."""
+    images = scenes["image"][:8]
     pictures = {"scenes/image": [to_pixels(each) for each in images]}
     if reconstruction is not None:
-        pictures["scenes/reconstruction"] = [to_pixels(each) for each in reconstruction[:count]]
+        pictures["scenes/reconstruction"] = [to_pixels(each) for each in reconstruction[:8]]
     if masks is not None:
-        pictures["scenes/masks"] = [segmentation(each) for each in masks[:count]]
+        pictures["scenes/masks"] = [segmentation(each) for each in masks[:8]]
     if attention is not None:
-        attention = interpolate(attention[:count], size=images.shape[-2:])
+        attention = interpolate(attention[:8], size=images.shape[-2:])
         pictures["scenes/attention"] = [segmentation(each) for each in attention]
     if "mask" in scenes:
-        pictures["scenes/true_objects"] = [labels_picture(each)[..., :3] for each in scenes["mask"][:count]]
+        pictures["scenes/true_objects"] = [labels_picture(each)[..., :3] for each in scenes["mask"][:8]]
     return pictures
-
-
-def show_images(
-    images: Float[Tensor, "batch 3 height width"],
-    titles: Sequence[str] | None = None,
-    columns: int = 8,
-    size: float = 1.2,
-) -> Figure:
-    """Images in a grid, in reading order."""
-    columns = min(columns, len(images))
-    rows = -(-len(images) // columns)
-    figure, axes = _grid(rows, columns, size, gap=0.06 if titles is None else 0.3)
-    for i, axis in enumerate(axes.flat):
-        axis.set_visible(i < len(images))
-        if i < len(images):
-            axis.imshow(to_pixels(images[i]))
-            if titles is not None:
-                axis.set_title(titles[i])
-    return figure
 
 
 def show_scenes(
@@ -148,7 +111,7 @@ def show_scenes(
     columns: int = 8,
     size: float = 1.2,
 ) -> Figure:
-    """A contact sheet: rows of images, and below each row its true objects in the slots' colours."""
+    """A contact sheet: rows of images, and below each row, if given, its true objects in the slots' colours."""
     columns = min(columns, len(images))
     every = 1 if masks is None else 2
     rows = -(-len(images) // columns) * every
@@ -187,35 +150,24 @@ def show_reconstructions(
     return figure
 
 
-def show_decomposition(
-    images: Float[Tensor, "batch 3 height width"], output, order: bool = True, size: float = 1.2
-) -> Figure:
+def show_decomposition(images: Float[Tensor, "batch 3 height width"], output) -> Figure:
     """One row per image: the image, its reconstruction, then what each slot contributes (mask × slot image).
 
-    The titles' colours are the slots' colours in `segmentation`. With `order` slots are sorted by the area they claim,
-    largest first, so that the background comes first; the figure is then the same whatever order the slots drew.
+    The frames' colours are the slots' colours in `segmentation`. Slots are sorted by the area they claim, so that the
+    background comes first, and the figure is the same whatever order the slots are in.
     """
     count = output.masks.shape[1]
-    figure, axes = _grid(len(images), 2 + count, size)
+    figure, axes = _grid(len(images), 2 + count, 1.2)
     for i in range(len(images)):
-        area = output.masks[i].mean(dim=(1, 2))
-        slots = area.argsort(descending=True).tolist() if order else list(range(count))
+        slots = output.masks[i].mean(dim=(1, 2)).argsort(descending=True).tolist()
         axes[i, 0].imshow(to_pixels(images[i]))
         axes[i, 1].imshow(to_pixels(output.reconstruction[i]))
-        for column, k in enumerate(slots, start=2):
+        for cell, k in zip(axes[i, 2:], slots, strict=True):
             mask = output.masks[i, k].detach().float().cpu().numpy()
             # Opacity is the mask, so an empty slot shows the page and not a colour nobody sees in the sum.
-            axes[i, column].imshow(np.dstack([to_pixels(output.slot_images[i, k]), mask]))
-            axes[i, column].add_patch(
-                Rectangle(
-                    (0, 0),
-                    1,
-                    1,
-                    fill=False,
-                    lw=2,
-                    ec=slot_colours(count)[k],
-                    transform=axes[i, column].transAxes,
-                )
+            cell.imshow(np.dstack([to_pixels(output.slot_images[i, k]), mask]))
+            cell.add_patch(
+                Rectangle((0, 0), 1, 1, fill=False, lw=2, ec=slot_colours(count)[k], transform=cell.transAxes)
             )
     for axis, name in zip(axes[0], ["image", "sum of slots", *[f"slot {n}" for n in range(1, count + 1)]], strict=True):
         axis.set_title(name)
@@ -264,40 +216,9 @@ def show_distribution(
         axis.scatter(values, row + jitter.uniform(-0.28, 0.28, len(values)), s=7, alpha=0.35, lw=0, color=colour)
         axis.plot([np.median(values)] * 2, [row - 0.36, row + 0.36], color=INK, lw=2)
         axis.plot(values.mean(), row, marker="D", ms=7, mfc=colour, mec=INK)
-        axis.annotate(
-            f"mean {values.mean():.3f}",
-            (1.01, row),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            color=INK,
-        )
+        mean = f"mean {values.mean():.3f}"
+        axis.annotate(mean, (1.01, row), xycoords=("axes fraction", "data"), va="center", color=INK)
     axis.set_yticks(range(len(scores)), list(scores))
     axis.set_ylim(len(scores) - 0.5, -0.5)
     axis.set_xlabel(label)
-    return figure
-
-
-def show_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    x: str,
-    y: str,
-    size: tuple[float, float] = (6, 3),
-    log: bool = False,
-) -> Figure:
-    """Lines by name, each a pair (x values, y values), labelled at their ends."""
-    figure, axis = plt.subplots(figsize=size)
-    for name, (xs, ys) in curves.items():
-        (line,) = axis.plot(xs, ys, marker="o", ms=3)
-        axis.annotate(
-            f" {name}",
-            (xs[-1], ys[-1]),
-            color=line.get_color(),
-            va="center",
-            annotation_clip=False,
-            fontsize="small",
-        )
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
-    if log:
-        axis.set_yscale("log")
     return figure

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from slotlib import arguments, check, checkpoint, zoo
+from slotlib import check, checkpoint, zoo
 from slotlib.autoencoder import checked
 from slotlib.encoders import Images
 from slotlib.model import Draws, Look, Model, Scenes
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 Order = Literal["random", "sorted"]
 
+Vectors = Float[Tensor, "batch tokens dim"]
+Memory = Float[Tensor, "batch items memory_dim"]
+Blank = Int[Tensor, "blocks"]
+"""The codes of a slot that is empty, where all that are empty are written alike."""
 Cache = list[tuple[Tensor, Tensor]]
 """Keys and values of the tokens read so far, one pair for each layer; empty at first."""
 
@@ -53,11 +57,8 @@ class TransformerLayer(nn.Module):
             self.across = nn.MultiheadAttention(dim, num_heads, kdim=memory_dim, vdim=memory_dim, batch_first=True)
 
     def forward(
-        self,
-        x: Float[Tensor, "batch tokens dim"],
-        memory: Float[Tensor, "batch slots memory_dim"] | None,
-        past: tuple[Tensor, Tensor] | None,
-    ) -> tuple[Float[Tensor, "batch tokens dim"], tuple[Tensor, Tensor]]:
+        self, x: Vectors, memory: Memory | None, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Vectors, tuple[Tensor, Tensor]]:
         """The tokens' new vectors, and the keys and values of all tokens so far."""
         q, k, v = (
             self.project_qkv(self.norm_self(x)).unflatten(-1, (3 * self.num_heads, -1)).transpose(1, 2).chunk(3, 1)
@@ -83,8 +84,7 @@ class Transformer(nn.Module):
 
     def __init__(self, dim: int, num_layers: int, num_heads: int, memory_dim: int = 0):
         super().__init__()
-        for name, size in {"dim": dim, "num_layers": num_layers, "num_heads": num_heads}.items():
-            check.whole(name, size)
+        check.sizes(dim=dim, num_layers=num_layers, num_heads=num_heads)
         check.whole("memory_dim", memory_dim, least=0)
         if dim % num_heads:
             raise ValueError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}")
@@ -100,12 +100,7 @@ class Transformer(nn.Module):
             for last in (layer.project_out, layer.mlp[2]):
                 nn.init.normal_(last.get_parameter("weight"), std=0.02 / (2 * num_layers) ** 0.5)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch tokens dim"],
-        memory: Float[Tensor, "batch slots memory_dim"] | None = None,
-        cache: Cache | None = None,
-    ) -> Float[Tensor, "batch tokens dim"]:
+    def forward(self, x: Vectors, memory: Memory | None = None, cache: Cache | None = None) -> Vectors:
         """Vectors to predict the next tokens from.
 
         With a `cache` the tokens go on after those it holds, which are not computed again, and are added to it: all at
@@ -113,10 +108,10 @@ class Transformer(nn.Module):
 
         Raises ValueError for vectors of another width, and unless there is a memory where one is looked at.
         """
-        arguments.tensor("x", x, "floating point", f"batch tokens dim={self.dim}")
+        check.tensor("x", x, "floating point", f"batch tokens dim={self.dim}")
         if self.memory_dim:
             axes = f"batch={x.shape[0]} items memory_dim={self.memory_dim}"
-            arguments.tensor("memory", memory, "floating point", axes)
+            check.tensor("memory", memory, "floating point", axes)
         elif memory is not None:
             raise ValueError("memory must be None where memory_dim is 0")
         for i, layer in enumerate(self.layers):
@@ -139,7 +134,7 @@ def nucleus_sample(
 
     Raises ValueError for a temperature not above 0, `top_p` outside (0, 1], or NaN.
     """
-    arguments.tensor("logits", logits, "floating point", "batch codes")
+    check.tensor("logits", logits, "floating point", "batch codes")
     check.number("temperature", temperature, above=True)
     check.number("top_p", top_p, above=True)
     if top_p > 1:
@@ -158,21 +153,21 @@ def nucleus_sample(
 
 def canonical_order(codes: Codes) -> Codes:
     """The same slots sorted by their codes, block 0 first, as words in a dictionary."""
-    arguments.tensor("codes", codes, "integers", "batch slots blocks")
+    check.tensor("codes", codes, "integers", "batch slots blocks")
     for block in reversed(range(codes.shape[2])):  # stable sorts: the last one counts most
         order = codes[:, :, block].argsort(dim=1, stable=True)
         codes = codes.gather(1, order.unsqueeze(2).expand_as(codes))
     return codes
 
 
-def random_order(codes: Codes, draws: Draws | None = None, blank: Int[Tensor, "blocks"] | None = None) -> Codes:
+def random_order(codes: Codes, draws: Draws | None = None, blank: Blank | None = None) -> Codes:
     """The same slots, shuffled scene by scene; those written as `blank` stay behind the others."""
     empty = _is_blank(codes, blank)
-    keys = arguments.draws(draws).uniform(len(codes), codes.shape[1], like=codes)
+    keys = Draws.given(draws).uniform(len(codes), codes.shape[1], like=codes)
     return codes.gather(1, (keys + empty).argsort(dim=1).unsqueeze(2).expand_as(codes))
 
 
-def log_orders(codes: Codes, blank: Int[Tensor, "blocks"] | None = None) -> Float[Tensor, "batch"]:
+def log_orders(codes: Codes, blank: Blank | None = None) -> Float[Tensor, "batch"]:
     """log of how many different texts `random_order` makes of a scene: K! for K slots, less where some are alike.
 
     Slots written as `blank` do not count, for they have their place.
@@ -183,11 +178,11 @@ def log_orders(codes: Codes, blank: Int[Tensor, "blocks"] | None = None) -> Floa
     return torch.lgamma(moves.sum(dim=1) + 1.0) - twins
 
 
-def _is_blank(codes: Codes, blank: Int[Tensor, "blocks"] | None) -> Bool[Tensor, "batch slots"]:
-    arguments.tensor("codes", codes, "integers", "batch slots blocks")
+def _is_blank(codes: Codes, blank: Blank | None) -> Bool[Tensor, "batch slots"]:
+    check.tensor("codes", codes, "integers", "batch slots blocks")
     if blank is None:
         return codes.new_zeros(codes.shape[:2], dtype=torch.bool)
-    arguments.tensor("blank", blank, "integers", f"blocks={codes.shape[2]}")
+    check.tensor("blank", blank, "integers", f"blocks={codes.shape[2]}")
     return (codes == blank).all(dim=2)
 
 
@@ -215,8 +210,7 @@ class ScenePrior(nn.Module):
         memory_dim: int = 0,
     ):
         super().__init__()
-        for name, size in {"num_slots": num_slots, "num_blocks": num_blocks, "num_codes": num_codes}.items():
-            check.whole(name, size)
+        check.sizes(num_slots=num_slots, num_blocks=num_blocks, num_codes=num_codes)
         self.num_slots, self.num_blocks, self.num_codes = num_slots, num_blocks, num_codes
         self.transformer = Transformer(dim, num_layers, num_heads, memory_dim)
         self.tokens = nn.Parameter(0.02 * torch.randn(num_blocks, num_codes, dim))
@@ -226,9 +220,9 @@ class ScenePrior(nn.Module):
         self.block_position = nn.Parameter(0.02 * torch.randn(num_blocks, dim))
 
     def _check(self, name: str, codes: Codes, slots: str) -> None:
-        arguments.codes(name, codes, f"batch {slots} blocks={self.num_blocks}", self.num_codes)
+        check.codes(name, codes, f"batch {slots} blocks={self.num_blocks}", self.num_codes)
 
-    def _vectors(self, codes: Codes) -> Float[Tensor, "batch tokens dim"]:
+    def _vectors(self, codes: Codes) -> Vectors:
         """What the transformer reads to predict these tokens and one more: the start, then the tokens, each with the
         place of the token that comes *next*."""
         offset = torch.arange(self.num_blocks, device=codes.device) * self.num_codes
@@ -238,9 +232,7 @@ class ScenePrior(nn.Module):
         vectors = torch.cat([start, vectors], dim=1)[:, : len(place)]
         return vectors + place[: vectors.shape[1]]
 
-    def logits(
-        self, codes: Codes, memory: Float[Tensor, "batch items memory_dim"] | None = None
-    ) -> Float[Tensor, "batch slots blocks codes"]:
+    def logits(self, codes: Codes, memory: Memory | None = None) -> Float[Tensor, "batch slots blocks codes"]:
         """Scores of every code at every place, given all tokens before it.
 
         Raises ValueError for codes of another shape, type or range, or a memory that is missing or of another width.
@@ -249,9 +241,7 @@ class ScenePrior(nn.Module):
         x = self.transformer(self._vectors(codes), memory).unflatten(1, (self.num_slots, self.num_blocks))
         return torch.einsum("bkmd,mpd->bkmp", x, self.head)
 
-    def log_likelihood(
-        self, codes: Codes, memory: Float[Tensor, "batch items memory_dim"] | None = None
-    ) -> Float[Tensor, "batch"]:
+    def log_likelihood(self, codes: Codes, memory: Memory | None = None) -> Float[Tensor, "batch"]:
         """log p(scene) in nats, of these codes in this order. Raises ValueError as `logits`."""
         logits = self.logits(codes, memory)
         with torch.autocast(logits.device.type, enabled=False):
@@ -264,7 +254,7 @@ class ScenePrior(nn.Module):
         self,
         count: int = 1,
         *,
-        given: Int[Tensor, "count slots blocks"] | None = None,
+        given: Int[Tensor, "count begun blocks"] | None = None,
         memory: Float[Tensor, "count items memory_dim"] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -345,8 +335,7 @@ class CodePrior(Model):
     """
 
     config: CodePriorConfig
-    blank: Int[Tensor, "blocks"] | None
-    """The codes of a slot that is empty, if all that are empty are written alike."""
+    blank: Blank | None
 
     def __init__(self, config: CodePriorConfig):
         super().__init__()
@@ -361,16 +350,10 @@ class CodePrior(Model):
             autoencoder = _reread(autoencoder, config.reading)
         self.config = replace(config, autoencoder=checkpoint.spec(autoencoder), reading={})
         self.autoencoder = autoencoder.requires_grad_(False)
-        quantizer = autoencoder.quantizer
-        self.prior = ScenePrior(
-            autoencoder.places,
-            quantizer.num_blocks,
-            quantizer.num_codes,
-            dim=config.dim,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-        )
-        blank = torch.zeros(quantizer.num_blocks, dtype=torch.int64)
+        blocks, codes = autoencoder.quantizer.num_blocks, autoencoder.quantizer.num_codes
+        size = {"dim": config.dim, "num_layers": config.num_layers, "num_heads": config.num_heads}
+        self.prior = ScenePrior(autoencoder.places, blocks, codes, **size)
+        blank = torch.zeros(blocks, dtype=torch.int64)
         self.register_buffer("blank", blank if config.blanks else None)
         self.train()
 
@@ -395,7 +378,7 @@ class CodePrior(Model):
 
     def loss(self, codes: Codes, draws: Draws | None = None) -> Float[Tensor, ""]:
         """Minus the mean log likelihood of codes in nats per scene, of a set in one of its orders."""
-        arguments.tensor("codes", codes, "integers", "batch places blocks")
+        check.tensor("codes", codes, "integers", "batch places blocks")
         if not len(codes):
             raise ValueError("codes must be of at least one scene, got an empty batch")
         if self.autoencoder.is_set:
@@ -413,7 +396,7 @@ class CodePrior(Model):
         return self.autoencoder.decode(codes)
 
     @torch.no_grad()
-    def find_blank(self, images: Images, draws: Draws) -> Int[Tensor, "blocks"]:
+    def find_blank(self, images: Images, draws: Draws) -> Blank:
         """Choose the codes for empty slots: of all slots in these images, those of the one that draws least.
 
         Raises ValueError for a model without `blanks`, or whose decoder does not draw slots one by one.
@@ -469,7 +452,7 @@ class CodePrior(Model):
         self,
         count: int = 1,
         *,
-        given: Int[Tensor, "count places blocks"] | None = None,
+        given: Int[Tensor, "count begun blocks"] | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
@@ -485,7 +468,7 @@ class CodePrior(Model):
     def judge(self, scenes: Scenes, draws: Draws | None = None, **how: Any) -> dict[str, Tensor]:
         """The autoencoder's scores, and `nats`: minus the log likelihood of each scene's codes; NaN where a scene has
         another number of slots than the prior knows."""
-        draws = arguments.draws(draws)
+        draws = Draws.given(draws)
         columns = self.autoencoder.judge(scenes, draws, **how)
         codes = columns["codes"]
         nats = torch.full((len(codes),), math.nan)

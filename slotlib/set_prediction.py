@@ -17,26 +17,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib import arguments, check, metrics
+from slotlib import check, metrics
 from slotlib.autoencoder import WithSlots, checked
 from slotlib.data.targets import PROPERTIES, VALUES, clevr_targets
 from slotlib.encoders import EncoderConfig, Features, Images, Paper, start_as_keras
-from slotlib.matching import chamfer_loss, hungarian, hungarian_loss, pairwise_huber, sinkhorn_loss
+from slotlib.matching import chamfer_loss, hungarian_loss, pairwise_huber, sinkhorn_loss
+from slotlib.matching import hungarian as hungarian  # for those who call it from here
 from slotlib.model import Draws, Look, Model, Scenes
 from slotlib.slot_attention import AttentionConfig, Slots
-
-__all__ = [
-    "LearnedQueries",
-    "SetPrediction",
-    "SetPredictor",
-    "SetPredictorConfig",
-    "SlotMLP",
-    "chamfer_loss",
-    "hungarian",
-    "hungarian_loss",
-    "pairwise_huber",
-    "sinkhorn_loss",
-]
 
 Kind = Literal["slot_attention", "slot_mlp", "learned_queries"]
 Loss = Literal["hungarian", "chamfer", "sinkhorn"]
@@ -82,8 +70,7 @@ class SlotMLP(nn.Module):
 
     def __init__(self, dim: int, num_slots: int):
         super().__init__()
-        check.whole("dim", dim)
-        check.whole("num_slots", num_slots)
+        check.sizes(dim=dim, num_slots=num_slots)
         self.num_slots = num_slots
         self.mlp = nn.Sequential(
             nn.Linear(dim * self.SIDE**2, self.HIDDEN),
@@ -131,11 +118,8 @@ class LearnedQueries(nn.Module):
 
     def __init__(self, dim: int, num_slots: int, num_layers: int, num_heads: int, mlp_hidden_dim: int):
         super().__init__()
-        sizes = dict(
-            dim=dim, num_slots=num_slots, num_layers=num_layers, num_heads=num_heads, mlp_hidden_dim=mlp_hidden_dim
-        )
-        for name, size in sizes.items():
-            check.whole(name, size)
+        check.sizes(dim=dim, num_slots=num_slots, num_layers=num_layers)
+        check.sizes(num_heads=num_heads, mlp_hidden_dim=mlp_hidden_dim)
         if dim % num_heads:
             raise ValueError(f"num_heads must divide dim, got dim={dim} and num_heads={num_heads}")
         self.queries = nn.Parameter(torch.randn(1, num_slots, dim))
@@ -163,9 +147,8 @@ class SetPredictor(WithSlots, Model):
         super().__init__()
         self.config = checked(config, SetPredictorConfig)
         slots = config.attention
-        check.whole("resolution", config.resolution)
-        check.whole("slot_dim", slots.slot_dim)
-        check.whole("supervised_iterations", config.supervised_iterations)
+        check.sizes(resolution=config.resolution, slot_dim=slots.slot_dim)
+        check.sizes(supervised_iterations=config.supervised_iterations)
         if config.supervised_iterations > slots.num_iterations:
             raise ValueError(
                 f"supervised_iterations must be at most num_iterations={slots.num_iterations}, "
@@ -228,13 +211,13 @@ class SetPredictor(WithSlots, Model):
 
     def read(self, slots: Slots) -> Float[Tensor, "batch slots 19"]:
         """The properties that slots stand for, in [0, 1]."""
-        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.config.attention.slot_dim}")
+        check.tensor("slots", slots, "floating point", f"batch slots dim={self.config.attention.slot_dim}")
         with torch.autocast(slots.device.type, enabled=False):  # bf16 is too coarse for positions
             return self.head(slots.to(next(self.head.parameters()))).sigmoid()
 
     def inputs(self, scenes: Scenes) -> tuple[Tensor, ...]:
         """Images, and the sets to predict. Raises ValueError unless these are scenes of CLEVR's kind."""
-        arguments.scenes(scenes)
+        check.scenes(scenes)
         return scenes["image"], clevr_targets(scenes.get("objects", {}))
 
     def loss(
@@ -244,11 +227,11 @@ class SetPredictor(WithSlots, Model):
 
         Where there are more slots than rows of `target`, padding rows are added: a slot too many must learn to say so.
         """
-        arguments.tensor("target", target, "floating point", f"batch objects {VALUES}")
+        check.tensor("target", target, "floating point", f"batch objects {VALUES}")
         if self.config.kind != "slot_attention":
             return self._set_loss(self(images).properties, target)
         features = self.encode(images).flatten(1, 2)
-        slots = self.starts(features.shape[0], arguments.draws(draws))
+        slots = self.starts(features.shape[0], Draws.given(draws))
         scored, losses = self.config.supervised_iterations, []
         for iterations in (self.config.attention.num_iterations - scored + 1, *[1] * (scored - 1)):
             slots = self.slot_attention(features, num_iterations=iterations, slots=slots).slots
@@ -276,7 +259,7 @@ class SetPredictor(WithSlots, Model):
         `how`: `num_slots`, `num_iterations`.
         """
         images, target = self.inputs(scenes)
-        predicted = self(images, generator=arguments.draws(draws).generator, **how).properties
+        predicted = self(images, generator=Draws.given(draws).generator, **how).properties
         return {"predicted": predicted, "target": target}
 
     def summarise(self, columns: Mapping[str, Tensor]) -> dict[str, float]:
@@ -293,6 +276,6 @@ class SetPredictor(WithSlots, Model):
         """Pictures of the first eight scenes, with the attention where there is some."""
         from slotlib import plots  # slow to import
 
-        arguments.scenes(scenes)
+        check.scenes(scenes)
         attention = self(scenes["image"], generator=torch.Generator().manual_seed(0)).attention
         return Look(plots.rows(scenes, attention=attention), {}, {})

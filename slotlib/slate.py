@@ -1,4 +1,4 @@
-"""SLATE (chapter 07): slots that are decoded by a transformer, which writes an image patch after patch.
+"""SLATE (chapter 08): slots that are decoded by a transformer, which writes an image patch after patch.
 
 Singh, Deng & Ahn, 2022, arXiv 2110.11405. A discrete VAE (`slotlib.patches`) makes words of patches; the transformer
 writes them, each from all before it and from the slots. So slots need not be drawn independently, which suits natural
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from slotlib import arguments, check
+from slotlib import check
 from slotlib.autoencoder import checked
 from slotlib.decoders import Masks
 from slotlib.encoders import EncoderConfig, Images, Paper, start_as_keras
@@ -101,7 +101,7 @@ class SlateAutoencoder(WithCodedSlots, Model):
 
     def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """The discrete VAE's loss, the writer's nats per token, and the quantiser's loss."""
-        draws = arguments.draws(draws)
+        draws = Draws.given(draws)
         bound = self.bind(self.encode(images), draws)
         nats = -self.decoder.log_likelihood(self.tokens(images), bound.slots).mean() / self.dvae.places
         return self.dvae.loss(images, draws) + nats + mean_cost(bound.quantised)
@@ -129,10 +129,14 @@ class SlateAutoencoder(WithCodedSlots, Model):
             error=last_error(bound, self.quantizer.num_blocks),
         )
 
+    def scored_masks(self, output: SlateOutput) -> dict[str, Masks]:
+        """The attention: this decoder draws none."""
+        return {"attention": output.masks}
+
     @torch.no_grad()
     def write(self, slots: Slots) -> Images:
         """Write the most probable tokens, one after another, and draw them."""
-        arguments.tensor("slots", slots, "floating point", f"batch slots dim={self.config.attention.slot_dim}")
+        check.tensor("slots", slots, "floating point", f"batch slots dim={self.config.attention.slot_dim}")
         tokens = self.decoder.sample(len(slots), memory=slots, temperature=1e-4)
         return self.dvae.decode(tokens).image
 
@@ -142,7 +146,7 @@ class SlateAutoencoder(WithCodedSlots, Model):
         check.whole("restarts", restarts)
         if restarts != 1:
             raise ValueError(f"this decoder cannot tell which restart is best; restarts must be 1, got {restarts}")
-        return self.quantizer.nearest(self.bind(self.encode(images), arguments.draws(draws)).slots)
+        return self.quantizer.nearest(self.bind(self.encode(images), Draws.given(draws)).slots)
 
     def decode(self, codes: Codes) -> Drawn:
         """Draw scenes from codes. Slots are not drawn one by one."""

@@ -410,6 +410,8 @@ class SlotAttention(nn.Module):
     ) -> SlotAttentionOutput:
         """`num_iterations` of `step`, starting from `slots`, with this module's `gradient` and `tolerance`."""
         check.whole("num_iterations", num_iterations)
+        # Under vmap a start that all images have in common becomes each image's own; torch's GRU asks for that.
+        slots = slots + torch.zeros_like(prepared[0][:, :1, :1], dtype=slots.dtype)
         start, trail, looks = slots, [slots], []
 
         def update(slots: Tensor) -> Tensor:

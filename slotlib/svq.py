@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slotlib import arguments, check, metrics
+from slotlib import check, metrics
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder, WithSlots, checked
 from slotlib.decoders import Masks, SeparableDecoder, ends
 from slotlib.encoders import Images
@@ -154,7 +154,7 @@ class QuantisedSlotAttention(SlotAttention):
     ) -> QuantisedSlots:
         """Bind `inputs` to slots made of codes; see `SlotAttention.forward`. `draws` is for quantisers that draw codes
         at random; without, they draw with `generator`."""
-        prepared, draws = self.prepare(inputs, mask), arguments.draws(draws or Draws(generator))
+        prepared, draws = self.prepare(inputs, mask), Draws.given(draws or Draws(generator))
         slots = self.start(inputs.shape[0], num_slots, slots, generator)
         iterations = self.num_iterations if num_iterations is None else num_iterations
         check.whole("num_iterations", iterations)
@@ -309,7 +309,7 @@ class WithCodedSlots(Tokeniser, WithSlots):
 
     def slots_of(self, codes: Codes) -> Slots:
         """The slots that codes stand for. Raises ValueError for codes of another shape, type or range."""
-        arguments.tensor("codes", codes, "integers", f"batch slots blocks={self.quantizer.num_blocks}")
+        check.tensor("codes", codes, "integers", f"batch slots blocks={self.quantizer.num_blocks}")
         return self.quantizer.decode(codes)
 
     def scores(self, scenes: Scenes, output: Any) -> dict[str, Tensor]:
@@ -341,7 +341,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
 
     def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """The autoencoder's loss; the quantiser's, averaged over the iterations that carry a gradient; `lead_cost`."""
-        draws = arguments.draws(draws)
+        draws = Draws.given(draws)
         bound = self.bind(self.encode(images), draws)
         loss = self.drawing_loss(bound.slots, images, draws) + mean_cost(bound.quantised)
         if self.config.colour_lead and bound.quantised and self._colour_blocks():
@@ -384,7 +384,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
 
     @torch.no_grad()
     def tokenise(self, images: Images, draws: Draws | None = None, restarts: int = 1) -> Codes:
-        return self._described(images, arguments.draws(draws), restarts=restarts).codes
+        return self._described(images, Draws.given(draws), restarts=restarts).codes
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> Drawn:
@@ -396,7 +396,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
 
 def pixels_owned(masks: Masks) -> Int[Tensor, "batch slots"]:
     """How many pixels each slot owns, by argmax."""
-    arguments.tensor("masks", masks, "floating point", "batch slots height width")
+    check.tensor("masks", masks, "floating point", "batch slots height width")
     return F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
 
 
@@ -491,7 +491,7 @@ def merge_synonyms(
 
 def swap(codes: Codes, block: int, first: int, second: int) -> Codes:
     """The same scenes after two slots have exchanged one block. Raises ValueError where there are no such."""
-    arguments.tensor("codes", codes, "integers", "batch slots blocks")
+    check.tensor("codes", codes, "integers", "batch slots blocks")
     for name, index, count in (("block", block, 2), ("first", first, 1), ("second", second, 1)):
         check.whole(name, index, least=0)
         if index >= codes.shape[count]:
@@ -531,7 +531,7 @@ def objects_found(
     """
     if not callable(model):
         raise ValueError(f"model must be a model of slots, got {check.described(model)}")
-    arguments.scenes(scenes)
+    check.scenes(scenes)
     check.number("overlap", overlap)
     output = model(scenes["image"], generator=generator)
     present = scenes["objects"]["present"]

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slotlib import checkpoint
+from slotlib import checkpoint, older
 from slotlib.course import cores
 from slotlib.training import FREE, Config, another_run, differences
 
@@ -70,7 +70,7 @@ def _finished(run: Run) -> dict[str, Any] | None:
     # One that stopped elsewhere has not come to its end, though it could go on.
     if others := {name: pair for name, pair in changed.items() if name not in FREE - {"train.stop_at"}}:
         raise another_run(run.folder, others)
-    return json.loads(card.read_text(encoding="utf-8"))
+    return older.modern(json.loads(card.read_text(encoding="utf-8")))
 
 
 def _result(run: Run, status: int | None = None) -> Result:

@@ -38,18 +38,6 @@ from slotlib.version import __version__
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "TrainConfig",
-    "learning_rate",
-    "scene_order",
-    "schedule_position",
-    "step_generator",
-    "train",
-    "versions",
-]
-
 logger = logging.getLogger(__name__)
 
 
@@ -228,7 +216,12 @@ def _batches(
             for index in order:
                 yield tuple(tensor[index] for tensor in kept)
             return
-    for batch in _drawn(scenes, order, config, fabric.device):
+    cuda = fabric.device.type == "cuda"
+    if options.workers and not config.data.keep:  # from pinned memory batches are copied to a GPU without waiting
+        drawn = DataLoader(scenes, batch_sampler=order, num_workers=options.workers, pin_memory=cuda)
+    else:  # on a GPU generated scenes are drawn there, and never cross from the processor's memory
+        drawn = (scenes.batch(index, fabric.device if cuda else "cpu") for index in order)
+    for batch in drawn:
         draws = Draws(step_generator(options.seed, step, stream=1), *share)
         batch = {**batch, "image": changed(batch["image"], config.data.light, reached(), draws)}
         inputs = tuple(tensor.contiguous().to(fabric.device, non_blocking=True) for tensor in model.inputs(batch))
@@ -238,26 +231,12 @@ def _batches(
         step += 1
 
 
-def _drawn(scenes: Source, order: Iterator[list[int]], config: Config, device: torch.device) -> Iterator[data.Batch]:
-    """Batches of scenes in this order, for `device`."""
-    cuda = device.type == "cuda"
-    if config.train.workers and not config.data.keep:
-        # From pinned memory batches are copied to a GPU without waiting.
-        yield from DataLoader(scenes, batch_sampler=order, num_workers=config.train.workers, pin_memory=cuda)
-        return
-    # On a GPU generated scenes are drawn there, and never cross from the processor's memory.
-    for index in order:
-        yield scenes.batch(index, device if cuda else "cpu")
-
-
 def _computed_once(model: Model, scenes: Source, seed: int, progress: bool) -> tuple[Tensor, ...] | None:
-    """What the model makes of all scenes once and for all, 64 at a time; None if it makes nothing."""
+    """What the model makes of all scenes once and for all; None if it makes nothing."""
     was_training, parts, device = model.training, [], next(model.parameters()).device
     model.eval()
-    starts = range(0, len(scenes), 64)
-    for step, start in enumerate(tqdm(starts, "reading scenes", disable=None if progress else True)):
-        inputs = model.inputs(scenes.batch(range(start, min(start + 64, len(scenes))), device))
-        kept = model.kept(*inputs, draws=Draws(step_generator(seed, step)))
+    for step, batch in enumerate(scenes.batches("reading scenes" if progress else "", device)):
+        kept = model.kept(*model.inputs(batch), draws=Draws(step_generator(seed, step)))
         if kept is None:
             break
         parts.append(kept)
@@ -477,6 +456,8 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             checkpoint.save_state(folder, step, network, optimizer.optimizer, card)
     bar.close()
 
+    for text in warned.values():  # they may have been said long ago
+        logger.warning("the trained model: %s", text)
     if skipped := scenes.skipped + held_out.skipped:
         logger.warning("%d scenes of %s could not be read and were skipped", skipped, config.data.name)
     network.__dict__.pop("loss", None)  # the compiled one, if any
@@ -488,7 +469,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
             folder / "model",
             {
                 "progress": reached,
-                "dataset": configuration.plain(config.data),
+                "dataset": {**configuration.plain(config.data), "name": _address(config.data.name)},
                 "training": asdict(options),
                 "scenes": seen,
                 **({"before": before} if before else {}),
@@ -500,6 +481,11 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         )
     fabric.barrier()
     return network
+
+
+def _address(name: str) -> str:
+    """A dataset's name as it is understood from any folder."""
+    return str(Path(name).resolve()) if name not in data.GENERATORS and Path(name).exists() else name
 
 
 def _start_from(model: Model, name: str, parts: list[str]) -> list[dict[str, Any]]:

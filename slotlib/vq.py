@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from slotlib import arguments, check
+from slotlib import check
 from slotlib.model import Draws
 
 Learn = Literal["ema", "loss"]
@@ -38,7 +38,7 @@ class Use(NamedTuple):
 def use(indices: Int[Tensor, "*batch blocks"], num_codes: int) -> Use:
     """How often codes occur in `indices`. Raises ValueError unless they are below `num_codes`, and some."""
     check.whole("num_codes", num_codes)
-    arguments.codes("indices", indices, "... blocks", num_codes)
+    check.codes("indices", indices, "... blocks", num_codes)
     if not indices.numel():
         raise ValueError(f"indices must be some, got {list(indices.shape)}")
     flat = indices.flatten(0, -2).T
@@ -81,7 +81,7 @@ class Quantizer(nn.Module):
 
     def _blocks(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "blocks points block_dim"]:
         """Every block's points, in float32 or wider. Raises ValueError for another width, integers or NaN."""
-        arguments.tensor("vectors", x, "floating point", f"... dim={self.dim}")
+        check.tensor("vectors", x, "floating point", f"... dim={self.dim}")
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         if not check.holds(x.detach().sum().isfinite(), otherwise=True):
             raise ValueError("vectors must be finite, got NaN or infinite values; did the loss explode?")
@@ -92,7 +92,7 @@ class Quantizer(nn.Module):
 
     def decode(self, indices: Int[Tensor, "*batch blocks"]) -> Float[Tensor, "*batch dim"]:
         """The values that codes stand for. Raises ValueError for codes of another shape, type or range."""
-        arguments.codes("codes", indices, f"... blocks={self.num_blocks}", self.num_codes)
+        check.codes("codes", indices, f"... blocks={self.num_blocks}", self.num_codes)
         block = torch.arange(self.num_blocks, device=indices.device)
         return self.codebook.expand(self.num_blocks, -1, -1)[block, indices].flatten(-2)
 
@@ -115,9 +115,9 @@ def nearest(
     ‖x − c‖² = ‖x‖² − 2 x·c + ‖c‖², and ‖x‖² is the same for every code: one batched product, and no differences of all
     pairs in memory.
     """
-    arguments.tensor("points", points, "floating point", "books points dim")
+    check.tensor("points", points, "floating point", "books points dim")
     books, _, dim = points.shape
-    arguments.tensor("codebook", codebook, "floating point", f"books={books} codes dim={dim}")
+    check.tensor("codebook", codebook, "floating point", f"books={books} codes dim={dim}")
     # Distances do not change when everything moves together; near the origin the products lose no digits.
     origin = codebook.mean(dim=1, keepdim=True)
     points, codebook = points - origin, codebook - origin
@@ -137,7 +137,7 @@ def kmeans(
 
     Raises ValueError for points of another shape or not finite, or no codes.
     """
-    arguments.tensor("points", points, "floating point", "books points dim")
+    check.tensor("points", points, "floating point", "books points dim")
     if not points.numel() or not points.sum().isfinite():
         raise ValueError(f"points must be some and finite, got {check.described(points)}")
     check.whole("num_codes", num_codes)
@@ -380,7 +380,7 @@ class GumbelQuantizer(Quantizer):
 
     def forward(self, x: Float[Tensor, "*batch dim"], draws: Draws | None = None) -> Quantised:
         """Draw a code for every block."""
-        points, draws = self._blocks(x), arguments.draws(draws)
+        points, draws = self._blocks(x), Draws.given(draws)
         if x.ndim < 2:
             raise ValueError(f"vectors must be a batch, [batch, ..., dim={self.dim}], got {list(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
@@ -530,7 +530,7 @@ class FiniteScalar(QuantizerConfig):
 
 def block_diagonal(weights: Float[Tensor, "*gates blocks out in"]) -> Float[Tensor, "*gates blocks_out blocks_in"]:
     """The dense matrix with one matrix per block on its diagonal and zeros elsewhere."""
-    blocks = arguments.tensor("weights", weights, "floating point", "... blocks out in").shape[-3]
+    blocks = check.tensor("weights", weights, "floating point", "... blocks out in").shape[-3]
     eye = torch.eye(blocks, device=weights.device, dtype=weights.dtype)
     return (weights.unsqueeze(-2) * eye[:, None, :, None]).flatten(-2).flatten(-3, -2)
 
@@ -556,7 +556,7 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch input_dim"]) -> Float[Tensor, "*batch output_dim"]:
         blocks, _, width = self.weight.shape
-        x = arguments.tensor("x", x, "floating point", f"... input_dim={blocks * width}").unflatten(-1, (blocks, -1))
+        x = check.tensor("x", x, "floating point", f"... input_dim={blocks * width}").unflatten(-1, (blocks, -1))
         return torch.einsum("...mi,moi->...mo", x, self.weight.to(x.dtype)).flatten(-2) + self.bias
 
 
@@ -569,7 +569,7 @@ class BlockLayerNorm(nn.Module):
         self.num_blocks, self.eps = num_blocks, eps
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        arguments.tensor("x", x, "floating point", "... dim")
+        check.tensor("x", x, "floating point", "... dim")
         if x.shape[-1] % self.num_blocks:
             raise ValueError(
                 f"x must be floating point of a width that {self.num_blocks} blocks divide, got {x.shape[-1]}"
@@ -605,6 +605,6 @@ class BlockGRUCell(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch dim"], hidden: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         dim = self.bias_ih.shape[0] // 3
-        arguments.tensor("x", x, "floating point", f"batch dim={dim}")
-        arguments.tensor("hidden", hidden, "floating point", f"batch={x.shape[0]} dim={dim}")
+        check.tensor("x", x, "floating point", f"batch dim={dim}")
+        check.tensor("hidden", hidden, "floating point", f"batch={x.shape[0]} dim={dim}")
         return torch.gru_cell(x, hidden, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)

@@ -1,4 +1,7 @@
-"""The contract every chapter keeps (CONTRIBUTING.md). nbval checks separately that the outputs still hold."""
+"""The contract every chapter keeps (CONTRIBUTING.md), and what of it an appendix keeps that is a notebook.
+
+nbval checks separately that the outputs still hold.
+"""
 
 import itertools
 import json
@@ -10,7 +13,6 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHAPTERS = sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb"))
 BUDGET = 120  # seconds on two cores
 CHECK = re.compile(r"\bcheck\w*\(")  # slotlib.course.check, or a function of the chapter that calls it
 SIZE = 8e6  # bytes; readers on a phone load the page
@@ -18,7 +20,10 @@ SIZE = 8e6  # bytes; readers on a phone load the page
 sys.path.insert(0, str(ROOT / "book" / "tools"))
 import stamp  # noqa: E402
 
-pytestmark = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+NOTEBOOKS = stamp.notebooks()
+CHAPTERS = [path for path in NOTEBOOKS if path.parent.name == "chapters"]
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 
 def read(path):
@@ -50,6 +55,7 @@ def pictures(cell):
 # --- the file ---------------------------------------------------------------------------------
 
 
+@every_notebook
 def test_the_file_is_a_clean_notebook(path):
     notebook = read(path)
     nbformat.validate(notebook)
@@ -64,6 +70,7 @@ def test_the_file_is_a_clean_notebook(path):
         assert not re.fullmatch(r"(?=.*\d)[0-9a-f]{8}", name), f"cell id {name!r} looks random"
 
 
+@every_notebook
 def test_every_code_cell_was_executed_in_order_without_error(path):
     cells = code_cells(path)
     assert all(cell.source.strip() for cell in cells), "an empty code cell"
@@ -73,6 +80,7 @@ def test_every_code_cell_was_executed_in_order_without_error(path):
         assert not {"raises-exception", "skip-execution", "nbval-skip"} & set(tags(cell)), cell.id
 
 
+@every_notebook
 def test_it_was_measured_and_fits_its_time_budget(path):
     timings = json.loads((ROOT / "slotlib" / "timings.json").read_text("utf-8"))
     assert path.stem in timings, "run `make execute`"
@@ -81,6 +89,7 @@ def test_it_was_measured_and_fits_its_time_budget(path):
     assert f"Run time: {seconds} s on " in printed(code_cells(path)[0])
 
 
+@every_notebook
 def test_nothing_that_can_be_compared_is_left_uncompared(path):
     cells = code_cells(path)
     ignored = [cell.id for cell in cells if "nbval-ignore-output" in tags(cell)]
@@ -90,12 +99,14 @@ def test_nothing_that_can_be_compared_is_left_uncompared(path):
 # --- how it opens -----------------------------------------------------------------------------
 
 
+@every_notebook
 def test_the_setup_cell_is_the_stamped_one(path):
     first = code_cells(path)[0]
     assert stamp.setup_block(stamp.address()) in first.source, "run `make stamp`"
     assert f'slotlib.course.begin("{path.stem}")' in first.source
 
 
+@every_chapter
 def test_it_opens_with_question_objectives_and_prerequisites(path):
     before_code = itertools.takewhile(lambda cell: cell.cell_type == "markdown", read(path).cells)
     text = "\n\n".join(cell.source for cell in before_code)
@@ -105,6 +116,7 @@ def test_it_opens_with_question_objectives_and_prerequisites(path):
     assert re.search(r"prerequisite|you need|builds on", text, re.IGNORECASE), "no prerequisites"
 
 
+@every_chapter
 def test_it_names_the_module_it_explains(path):
     assert re.search(r"slotlib/\w+\.py|slotlib\.\w+", prose(path))
 
@@ -112,14 +124,17 @@ def test_it_names_the_module_it_explains(path):
 # --- what it teaches with ---------------------------------------------------------------------
 
 
+@every_chapter
 def test_it_asks_the_reader_to_predict(path):
     assert "> **Predict.**" in prose(path)
 
 
+@every_chapter
 def test_what_is_built_by_hand_is_asserted(path):
     assert any(re.search(r"\bassert\b|assert_close", cell.source) for cell in code_cells(path))
 
 
+@every_chapter
 def test_it_cites_papers_and_numbers_its_equations(path):
     text = prose(path)
     number = int(path.stem[:2])
@@ -132,6 +147,7 @@ def test_it_cites_papers_and_numbers_its_equations(path):
     assert mentioned <= set(equations), f"no such equation: {mentioned - set(equations)}"
 
 
+@every_chapter
 def test_it_has_a_live_widget_with_stored_state(path):
     live = [cell for cell in code_cells(path) if "widget-live" in tags(cell)]
     assert live
@@ -148,6 +164,7 @@ def test_it_has_a_live_widget_with_stored_state(path):
     assert "ImageModel" in names, "without a kernel the page needs the picture in the state"
 
 
+@every_chapter
 def test_exercises_have_starters_and_folded_solutions(path):
     """At least three: a task, a starter that is not solved yet, a folded solution that is."""
     cells = read(path).cells
@@ -171,6 +188,7 @@ def test_exercises_have_starters_and_folded_solutions(path):
         assert kind in kinds, f"no {kind} exercise"
 
 
+@every_chapter
 def test_it_has_a_quiz_with_folded_answers(path):
     text = prose(path)
     answers = re.findall(r"<details>\s*<summary>.*?</summary>(.*?)</details>", text, re.DOTALL)
@@ -185,6 +203,7 @@ def test_it_has_a_quiz_with_folded_answers(path):
 # --- how it reads elsewhere -------------------------------------------------------------------
 
 
+@every_notebook
 def test_its_text_is_plain_markdown(path):
     """It is read in Jupyter and in Colab too, where MyST directives and roles are only noise."""
     text = re.sub(r"`[^`\n]+`", "", prose(path).replace("```", "\0"))
@@ -193,12 +212,14 @@ def test_its_text_is_plain_markdown(path):
     assert ":::" not in text, "a MyST fence"
 
 
+@every_notebook
 def test_links_to_neighbours_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
         if not re.match(r"[a-z]+:|#", target):
             assert (path.parent / target.partition("#")[0]).exists(), target
 
 
+@every_notebook
 def test_every_figure_has_caption_name_and_alt_text(path):
     names = []
     for cell in code_cells(path):
@@ -208,7 +229,8 @@ def test_every_figure_has_caption_name_and_alt_text(path):
         figure, alt = described.get("figure", {}), described.get("image", {}).get("alt", "")
         assert len(figure.get("caption", "")) >= 20, f"{cell.id}: no caption"
         assert len(alt) >= 40, f"{cell.id}: alt text {alt!r} does not replace the picture"
-        assert re.fullmatch(rf"fig-{path.stem[:2]}-[a-z0-9-]+", figure.get("name", "")), f"{cell.id}: figure name"
+        prefix = path.stem[:2] if path in CHAPTERS else path.stem.replace("_", "-")
+        assert re.fullmatch(rf"fig-{prefix}-[a-z0-9-]+", figure.get("name", "")), f"{cell.id}: figure name"
         # The metadata describe one picture.
         assert len(pictures(cell)) == 1, f"{cell.id} draws {len(pictures(cell))} pictures"
         names.append(figure["name"])
@@ -216,6 +238,7 @@ def test_every_figure_has_caption_name_and_alt_text(path):
     assert len(set(names)) == len(names)
 
 
+@every_notebook
 def test_markdown_images_have_alt_text(path):
     assert not re.search(r"!\[\s*\]\(", prose(path))
     assert not re.search(r"<img(?![^>]*\balt=)", prose(path))

@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 
 from docutils import nodes
+from labs import lab_of
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -172,7 +173,7 @@ def keep_widget_descriptions(app: Sphinx, doctree: nodes.document) -> None:
     for cell in doctree.findall(nodes.container):
         metadata = cell.get("cell_metadata", {})
         alt = metadata.get("mystnb", {}).get("image", {}).get("alt")
-        if alt and "widget-live" in metadata.get("tags", []):
+        if alt and "widget-live" in metadata.get("tags", []) and lab_of(metadata) is None:
             cell += nodes.raw("", f'<template class="widget-alt">{escape(alt)}</template>', format="html")
 
 

@@ -1,4 +1,4 @@
-"""Run chapters in place: outputs and widget state are stored, and the wall time is recorded.
+"""Run chapters and appendices in place: outputs and widget state are stored, and the wall time is recorded.
 
     python book/tools/execute.py [--time-only | --keep-time] [CHAPTER ...]     (numbers, or parts of a name)
 
@@ -22,21 +22,20 @@ import nbformat
 import torch
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from stamp import notebooks
 
 from slotlib import course
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = ROOT / "chapters"
 CELL_TIMEOUT = 1800  # seconds; the longer trainings that chapters offer are off by default
 
 
 def find(names: list[str]) -> list[Path]:
     """The notebooks whose name starts with, or contains, one of `names` (all of them for none)."""
-    notebooks = sorted(CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
-    chosen = [n for n in notebooks if not names or any(_matches(n.stem, name) for name in names)]
+    known = notebooks()
+    chosen = [n for n in known if not names or any(_matches(n.stem, name) for name in names)]
     if not chosen:
-        known = ", ".join(n.stem for n in notebooks) or "none"
-        sys.exit(f"no chapter matches {' '.join(names)!r}; there are: {known}")
+        sys.exit(f"no notebook matches {' '.join(names)!r}; there are: {', '.join(n.stem for n in known)}")
     return chosen
 
 
@@ -45,8 +44,8 @@ def _matches(stem: str, name: str) -> bool:
     return stem.startswith(name.zfill(2)) if name.isdigit() else name in stem
 
 
-def execute(notebook: nbformat.NotebookNode) -> float:
-    """Run all cells in a fresh kernel, outputs in place; returns the seconds it took."""
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> float:
+    """Run all cells in a fresh kernel that starts in `folder`, outputs in place; returns the seconds it took."""
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
@@ -55,18 +54,18 @@ def execute(notebook: nbformat.NotebookNode) -> float:
         record_timing=False,
         coalesce_streams=True,  # else the same text is stored in pieces that depend on timing
         extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(CHAPTERS)}},
+        resources={"metadata": {"path": str(folder)}},
     )
     start = time.perf_counter()
     client.execute()
     return time.perf_counter() - start
 
 
-def refresh_setup(notebook: nbformat.NotebookNode) -> None:
+def refresh_setup(notebook: nbformat.NotebookNode, folder: Path) -> None:
     """Run the setup cell alone again and keep its new output."""
     cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
     alone = nbformat.v4.new_notebook(cells=[cell.copy()], metadata=notebook.metadata.copy())
-    execute(alone)
+    execute(alone, folder)
     cell.outputs = alone.cells[0].outputs
 
 
@@ -122,7 +121,7 @@ def main() -> int:
         print(f"{path.name} ... ", end="", flush=True)
         notebook = nbformat.read(path, as_version=4)
         try:
-            seconds = execute(notebook)
+            seconds = execute(notebook, path.parent)
         except CellExecutionError as error:
             print(f"failed, left as it was\n{error}")
             failed.append(path.name)
@@ -130,7 +129,7 @@ def main() -> int:
         if not options.keep_time:
             record(path.stem, seconds)
         if not options.time_only:
-            refresh_setup(notebook)
+            refresh_setup(notebook, path.parent)
             tidy(notebook)
             write(path, nbformat.writes(notebook) + "\n")
         print(f"{seconds:.0f} s")

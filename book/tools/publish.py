@@ -1,11 +1,12 @@
 """Measure finished training runs on fresh scenes and ship the first one as a checkpoint.
 
     python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."] [--files CLEVR_v1.0]
+    python book/tools/publish.py NAME     # measure again what ships: its card changes, its weights do not
 
-The runs differ in their seed only. All of them are measured and reported on the card: from one start, from the best of
-four, and for a mixture also by its masks as they were drawn; predicted sets by their average precision. Which one ships
-is decided by the order on the command line, not by the scores. Then `python book/tools/zoo.py` brings the page "Model
-zoo" up to date.
+The runs differ in their seed only. All of them are measured and reported on the card, from one start and from the best
+of four: by their drawn masks, and a mixture also by its posterior; predicted sets by their average precision. Beside
+them stand rules that have learned nothing, on the same scenes. Which run ships is decided by the order on the command
+line, not by the scores. Then `python book/tools/zoo.py` brings the page "Model zoo" up to date.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slotlib import checkpoint, data, zoo
+from slotlib import baselines, checkpoint, data, zoo
 from slotlib.autoencoder import SlotAutoencoder
 from slotlib.evaluation import measured
 from slotlib.model import Model
@@ -23,6 +24,7 @@ from slotlib.prior import CodePrior
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
 IMAGES = 640
 SCENES_SEED = 0  # training and its running evaluation use other seeds
+FG_ARI = "drawn_fg_ari", "posterior_fg_ari", "attention_fg_ari"
 
 
 def has_restarts(model: Model) -> bool:
@@ -31,28 +33,57 @@ def has_restarts(model: Model) -> bool:
     return isinstance(observer, SlotAutoencoder) and observer.config.attention.slot_init != "learned"
 
 
+def fresh_scenes(model: Model) -> data.Source:
+    dataset = model.card["dataset"]
+    return data.make(dataset["name"], IMAGES, SCENES_SEED, **dataset["options"])
+
+
 def measure(model: Model) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A card's "metrics", and the scores of its entry in "seeds"."""
-    scenes = data.make(model.card["dataset"]["name"], IMAGES, SCENES_SEED, **model.card["dataset"]["options"])
+    scenes = fresh_scenes(model)
     metrics = [measured(model, scenes, IMAGES)]
-    leading = ("fg_ari", "fg_ari_drawn") if "fg_ari" in metrics[0] else ("mse", "utilisation", "nats")
+    leading = FG_ARI if metrics[0].keys() & set(FG_ARI) else ("mse", "utilisation", "nats")
     scores = {name: value for name, value in metrics[0].items() if name in leading or name.startswith("ap_")}
     if has_restarts(model):
         metrics.append(measured(model, scenes, IMAGES, restarts=4))
-        scores["fg_ari_restarts_4"] = metrics[-1]["fg_ari"]
+        scores |= {f"{name}_restarts_4": metrics[1][name] for name in FG_ARI if name in metrics[1]}
     return metrics, scores
+
+
+def beside(model: Model, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a card says of rules that have learned nothing, where masks are scored."""
+    if not metrics[0].keys() & set(FG_ARI):
+        return {}
+    found = baselines.scores(fresh_scenes(model), IMAGES)
+    return {"baselines": {name: round(value, 5) for name, value in found.items()}}
+
+
+def measure_again(name: str) -> None:
+    """New scores of the model that ships on its card; of other seeds, what there was."""
+    model, path = zoo.load(CHECKPOINTS / name), CHECKPOINTS / f"{name}.json"
+    metrics, scores = measure(model)
+    first, *others = model.card["seeds"]
+    found = {"metrics": metrics, "seeds": [{**first, **scores}, *others], **beside(model, metrics)}
+    if "elsewhere" in model.card:
+        found["elsewhere"] = model.card["elsewhere"]
+    card = {**json.loads(path.read_text("utf-8")), **found}
+    checkpoint.write(path, (json.dumps(card, indent=2) + "\n").encode())
+    print(found["seeds"][0])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--machine", help='where each run was trained, such as "one core of an AMD EPYC"')
     parser.add_argument("--files", type=Path, help="scenes by others, on which the shipped model is scored too")
     parser.add_argument("--called", help='what the page calls them, such as "CLEVR\'s own validation pictures"')
     parser.add_argument("--options", type=json.loads, default={}, help='of their reader, such as {"max_objects": 6}')
     asked = parser.parse_args(arguments)
 
+    if not asked.runs:
+        measure_again(asked.name)
+        return
     seeds, shipped = [], None
     for run in asked.runs:
         model = zoo.load(run / "model")
@@ -62,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shipped = shipped or (model, metrics)
     model, metrics = shipped
     card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
+    card |= beside(model, metrics)
     if asked.files:
         scenes = data.read(asked.files, **asked.options)
         ways = [{}, {"restarts": 4}] if has_restarts(model) else [{}]

@@ -1,6 +1,6 @@
-"""Write the setup cell into every chapter, with the repository's address from _config.yml.
+"""Write the setup cell into every chapter and appendix, with the repository's address from _config.yml.
 
-    python book/tools/stamp.py [--check] [CHAPTER.ipynb ...]
+    python book/tools/stamp.py [--check] [NOTEBOOK.ipynb ...]
 
 Everything between the two marker lines of a chapter is replaced. With --check nothing is written,
 and the exit status says whether a chapter differs. A new chapter needs only the two marker lines.
@@ -43,6 +43,11 @@ except ModuleNotFoundError as missing:
 """
 
 
+def notebooks() -> list[Path]:
+    """The chapters in their order, then the appendices."""
+    return [*sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]
+
+
 def address() -> str:
     """The repository's address: `repository: url:` of _config.yml, the only place it is written."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
@@ -79,11 +84,11 @@ def stamp(path: Path, block: str, *, write: bool) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a chapter differs")
-    parser.add_argument("chapters", nargs="*", type=Path, help="notebooks (default: all chapters)")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all")
     options = parser.parse_args()
     block = setup_block(address())
     failed = False
-    for path in options.chapters or sorted((ROOT / "chapters").glob("[0-9][0-9]_*.ipynb")):
+    for path in options.notebooks or notebooks():
         try:
             differs = stamp(path, block, write=not options.check)
         except (ValueError, StopIteration) as error:

@@ -12,31 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slotlib import configuration
+from slotlib import check, configuration
 from slotlib.check import described, whole
 from slotlib.data import clevr, multi_dsprites, shapes, tetrominoes
 from slotlib.data.clevr_folder import ClevrFolder
 from slotlib.data.dsprites import DSprites
-from slotlib.data.files import DataError, Files
+from slotlib.data.files import DataError as DataError
+from slotlib.data.files import Files
 from slotlib.data.folder import ImageFolder
 from slotlib.data.hdf5 import Hdf5
 from slotlib.data.records import Records
-from slotlib.data.scenes import Batch, Generator, Kept, Scenes, Source
-
-__all__ = [
-    "GENERATORS",
-    "Batch",
-    "DataError",
-    "Files",
-    "Generator",
-    "Kept",
-    "Scenes",
-    "Source",
-    "find",
-    "held_out",
-    "make",
-    "read",
-]
+from slotlib.data.scenes import Batch as Batch
+from slotlib.data.scenes import Generator, Scenes, Source
+from slotlib.data.scenes import Kept as Kept
 
 GENERATORS: dict[str, Generator] = {
     "tetrominoes": tetrominoes.GENERATOR,
@@ -117,6 +105,7 @@ def read(path: Path | str, reader: str = "", **options: Any) -> Files:
         TypeError: an option that the format does not have.
         ValueError: a `reader` that is none.
     """
+    check.path("path", path)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder at {path}")

@@ -20,12 +20,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from slotlib.check import choice
 from slotlib.data import raytracer
 from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
 from slotlib.data.random import integers, uniform
 from slotlib.data.raytracer import FRAME, LIGHTS, Picture, World
-from slotlib.data.scenes import Batch, Generator, joined
+from slotlib.data.scenes import Batch, Generator, joined, things
 from slotlib.data.targets import CATEGORIES
 
 COLOURS = {
@@ -38,6 +39,7 @@ COLOURS = {
     "purple": (129, 38, 192),
     "cyan": (41, 208, 208),
 }
+Textures = Literal["none", "objects", "all"]
 MAX_OBJECTS = 16
 CROP = (29, 221, 64, 256)  # rows and columns of the frame that the papers keep
 EXTENT = 3.0  # centres lie within ±EXTENT
@@ -203,19 +205,18 @@ def _draw(seed: int, index: Int[Tensor, "scenes"], rules: Rules) -> Batch:
     column, row, depth = raytracer.project(world.eye, world.centre).unbind(-1)
     column = (column - picture.left) * (picture.width / (picture.right - picture.left))
     row = (row - picture.top) * (picture.height / (picture.bottom - picture.top))
-    objects = {
-        "shape": shape,
-        "size": size,
-        "material": material,
-        "colour": colour,
-        "position": world.centre,
-        "rotation": 360 * turn,
-        "pixel": torch.stack([column.round(), row.round(), depth], dim=-1),
-    }
-    for name, values in objects.items():
-        objects[name] = values.where(world.present.unsqueeze(-1) if values.dim() == 3 else world.present, 0)
+    objects = things(
+        world.present,
+        shape=shape,
+        size=size,
+        material=material,
+        colour=colour,
+        position=world.centre,
+        rotation=360 * turn,
+        pixel=torch.stack([column.round(), row.round(), depth], dim=-1),
+    )
     behind, _ = _directions(world.eye)
-    return {"image": image, "mask": mask, "objects": {"present": world.present, **objects}, "behind": behind}
+    return {"image": image, "mask": mask, "objects": objects, "behind": behind}
 
 
 @in_single_precision
@@ -225,7 +226,7 @@ def draw(
     num_objects: int | Sequence[int] = (3, 10),
     resolution: int = 128,
     full_frame: bool = False,
-    textures: Literal["none", "objects", "all"] = "none",
+    textures: Textures = "none",
     held_out: Sequence[Mapping[str, str | int]] = (),
     novel: bool = False,
     margin: float = 0.4,
@@ -259,8 +260,7 @@ def draw(
     least, most = bounds(num_objects, MAX_OBJECTS)
     if resolution < 8:
         raise ValueError(f"resolution must be at least 8 pixels, got {resolution}")
-    if textures not in ("none", "objects", "all"):
-        raise ValueError(f"textures must be none, objects or all, got {textures!r}")
+    choice("textures", textures, Textures)
     order = ("shape", "size", "material", "colour")  # the columns of `Rules.table`
     table = combinations({name: CATEGORIES[name] for name in order}, held_out, novel)
     rows, columns = FRAME

@@ -21,6 +21,7 @@ from torch import Tensor
 from slotlib.check import whole
 from slotlib.data import pictures
 from slotlib.data.files import MOST_OBJECTS, DataError, Files, Item, guarded
+from slotlib.data.scenes import each
 from slotlib.data.targets import CATEGORIES
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class ClevrFolder(Files):
             item["mask"] = pictures.mask_of(self.masks / file)
         if self.behind is not None:
             item["behind"] = self.behind[record]
-        return {**item, "objects": {name: value[record] for name, value in self.objects.items()}}
+        return {**item, "objects": each(self.objects, lambda value: value[record])}
 
 
 def _padded(rows: Sequence[Any], length: int, dtype: torch.dtype, width: tuple[int, ...] = ()) -> Tensor:

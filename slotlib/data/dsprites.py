@@ -23,6 +23,7 @@ from slotlib.data.files import DataError, Files, Item, guarded, rgb, within
 SHAPES = ("square", "ellipse", "heart")
 """Names of the shape classes, in the file's order."""
 LATENTS = ("colour", "shape", "scale", "orientation", "x", "y")
+Class = Int[Tensor, "*#batch"] | int
 _CHUNK = 2**24  # bytes unpacked at a time, or one image
 _LARGEST = 737_280 * 64 * 64  # bytes of images, those of the published file
 
@@ -49,32 +50,20 @@ class Sprites:
         bits = (packed.unsqueeze(-1) >> torch.arange(7, -1, -1, dtype=torch.uint8, device=index.device)) & 1
         return bits.flatten(-2)[..., : self.side[0] * self.side[1]].unflatten(-1, self.side)
 
-    def number(self, *classes: Int[Tensor, "*#batch"] | int) -> Int[Tensor, "*#batch"]:
-        """Where in the file a sprite stands: the mixed-radix number of its classes, the last running fastest.
-
-        Raises IndexError for a class that is not there.
-        """
-        index: Any = 0
-        for name, size, value in zip(LATENTS[1:], self.sizes, classes, strict=True):
-            value = torch.as_tensor(value)
-            if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < size:
-                raise IndexError(f"{name} must lie in [0, {size}), got {int(value.min())} to {int(value.max())}")
-            index = index * size + value.long()
-        return index
-
     def at(
-        self,
-        shape: Int[Tensor, "*#batch"] | int,
-        scale: Int[Tensor, "*#batch"] | int,
-        orientation: Int[Tensor, "*#batch"] | int,
-        x: Int[Tensor, "*#batch"] | int,
-        y: Int[Tensor, "*#batch"] | int,
+        self, shape: Class, scale: Class, orientation: Class, x: Class, y: Class
     ) -> UInt8[Tensor, "*batch height width"]:
         """The sprites of the given classes (indices, broadcast against each other) as 0 and 1.
 
         Raises IndexError for a class that is not there.
         """
-        return self.image(self.number(shape, scale, orientation, x, y))
+        index: Any = 0  # the mixed-radix number of the classes, the last running fastest
+        for name, size, value in zip(LATENTS[1:], self.sizes, (shape, scale, orientation, x, y), strict=True):
+            value = torch.as_tensor(value)
+            if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < size:
+                raise IndexError(f"{name} must lie in [0, {size}), got {int(value.min())} to {int(value.max())}")
+            index = index * size + value.long()
+        return self.image(index)
 
 
 def load(path: Path | str) -> Sprites:

@@ -18,6 +18,7 @@ background, colours are RGB in [0, 1], and:
 """
 
 import gzip
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,27 +28,25 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from slotlib.check import choice
 from slotlib.checkpoint import written_whole
 from slotlib.data import hdf5, records, tfrecord
 from slotlib.data.files import optional
 from slotlib.data.folder import OBJECTS
-from slotlib.data.scenes import Batch, Source
+from slotlib.data.scenes import Batch, Source, joined
 from slotlib.data.targets import CATEGORIES, NEEDED
 
-_SCENES = 64  # drawn and written at a time
 _GAP = 0.2  # CLEVR: one object is left of another if it is so much further left
 
 
-def export(dataset: Source, path: Path | str, format: str = "tfrecord", progress: bool = True) -> Path:
+def export(dataset: Source, path: Path | str, format: str = "tfrecord") -> Path:
     """Write all scenes of `dataset`, in batches, whole or not at all.
 
     Args:
         dataset: generated scenes (`slotlib.data.make`), or scenes from files.
         path: the file or folder to make.
         format: one of `FORMATS`.
-        progress: show a progress bar.
 
     Returns `path`.
 
@@ -57,21 +56,11 @@ def export(dataset: Source, path: Path | str, format: str = "tfrecord", progress
         OSError: its folder cannot be written to.
         ImportError: google-crc32c or h5py is missing.
     """
-    if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")
+    choice("format", format, FORMATS)
     path = Path(path)
     with written_whole(path) as temporary:
-        FORMATS[format](dataset, _batches(dataset, progress, path), temporary, path)
+        FORMATS[format](dataset, dataset.batches(f"{dataset.name} to {path.name}"), temporary, path)
     return path
-
-
-def _batches(dataset: Source, progress: bool, path: Path) -> Iterator[Batch]:
-    title = f"{dataset.name} to {path.name}"
-    with tqdm(total=len(dataset), desc=title, unit=" scenes", disable=not progress, delay=1) as bar:
-        for start in range(0, len(dataset), _SCENES):
-            stop = min(start + _SCENES, len(dataset))
-            yield dataset.batch(range(start, stop))
-            bar.update(stop - start)
 
 
 def _stored(batch: Batch, format: str) -> tuple[np.ndarray, np.ndarray]:
@@ -197,19 +186,17 @@ def _metadata(file: Any, visible: dict[str, list[np.ndarray]]) -> dict[str, dict
 
 def _folder(dataset: Source, batches: Iterator[Batch], temporary: Path, path: Path) -> None:
     first = next(batches)
-    batches = (batch for part in ([first], batches) for batch in part)
+    batches = itertools.chain([first], batches)
     if first["objects"].keys() >= NEEDED:
         _clevr(dataset, batches, temporary)
         return
-    kept: dict[str, list[np.ndarray]] = {}
-    number = 0
+    parts, number = [], 0
     for batch in batches:
         number = _write_pictures(batch, temporary / "images", temporary / "masks", "{:06d}.png", number)
-        for key, value in batch["objects"].items():
-            kept.setdefault(f"objects.{key}", []).append(value.numpy())
-        for key, value in _scene_tensors(batch).items():
-            kept.setdefault(key, []).append(value.numpy())
-    arrays = {key: np.concatenate(parts) for key, parts in kept.items()}
+        parts.append({"objects": batch["objects"], **_scene_tensors(batch)})
+    scenes = joined(parts)
+    objects = {f"objects.{key}": value for key, value in scenes.pop("objects").items()}
+    arrays = {key: value.numpy() for key, value in {**objects, **scenes}.items()}
     np.savez_compressed(temporary / OBJECTS, allow_pickle=False, dataset=np.array(dataset.name), **arrays)
 
 
@@ -235,13 +222,8 @@ def _clevr(dataset: Source, batches: Iterator[Batch], folder: Path, split: str =
             images, masks = (folder / kind / split for kind in ("images", "masks"))
             after = _write_pictures(batch, images, masks, f"CLEVR_{split}_{{:06d}}.png", number)
             for i in range(after - number):
-                scene = _clevr_scene(batch, i)
-                scene = {
-                    "split": split,
-                    "image_index": number + i,
-                    "image_filename": f"CLEVR_{split}_{number + i:06d}.png",
-                    **scene,
-                }
+                place = {"split": split, "image_index": number + i}
+                scene = {**place, "image_filename": f"CLEVR_{split}_{number + i:06d}.png", **_clevr_scene(batch, i)}
                 file.write((",\n" if number + i else "\n") + json.dumps(scene))
             number = after
         file.write("]}\n")

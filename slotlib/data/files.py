@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional
 from torch.utils.data import default_collate
 
-from slotlib.check import whole
+from slotlib.check import choice, whole
 from slotlib.data.scenes import Batch, Index, Source, each, numbers
 
 logger = logging.getLogger(__name__)
@@ -138,8 +138,7 @@ class Files(Source):
         resolution: int | Sequence[int] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ):
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}')
+        choice("on_error", on_error, ("raise", "skip"))
         if crop is not None:
             if not isinstance(crop, Sequence) or len(crop) != 4:
                 raise ValueError(f"crop must be (top, bottom, left, right), got {crop!r}")

@@ -10,6 +10,7 @@ import torch
 from slotlib.check import whole
 from slotlib.data import npz, pictures
 from slotlib.data.files import MOST_OBJECTS, DataError, Files, Item, guarded
+from slotlib.data.scenes import each
 
 OBJECTS = "objects.npz"
 
@@ -62,9 +63,7 @@ class ImageFolder(Files):
                 raise FileNotFoundError(f"image {file} has no mask; expected {file.stem}.png in the masks folder")
             item["mask"] = pictures.mask_of(self.masks[file.stem])
         if self.exact is not None:
-            return {**item, **{name: value[record] for name, value in self.exact.items() if name != "objects"}} | {
-                "objects": {name: value[record] for name, value in self.exact["objects"].items()}
-            }
+            return {**item, **each(self.exact, lambda value: value[record])}
         if self.masks is None:
             return {**item, "objects": {"present": torch.zeros(self.max_objects, dtype=torch.bool)}}
         item["mask"], count = _labels(item["mask"])

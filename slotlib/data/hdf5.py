@@ -16,6 +16,7 @@ import torch
 from slotlib.check import whole
 from slotlib.data.files import TABLE, DataError, Files, Item, first_present, guarded, optional, within
 from slotlib.data.published import NAMES
+from slotlib.data.scenes import Batch, each
 
 OWN = "slotlib"
 """Attribute that names the dataset in slotlib's own files; their `slotlib.NAME` datasets are kept exactly."""
@@ -52,8 +53,8 @@ class Hdf5(Files):
         with self.opened() as file, guarded(f"{path} is damaged"):
             stored = self._datasets(file)
             self._check(stored)
-            self.scenes, self.objects = self._properties(stored, OWN in file.attrs)
-        counts = self.objects["present"].sum(1)
+            self.properties = self._properties(stored, OWN in file.attrs)
+        counts = self.properties["objects"]["present"].sum(1)
         fits = torch.ones_like(counts, dtype=torch.bool) if max_objects is None else counts <= max_objects
         super().__init__(path, fits.nonzero().squeeze(1).tolist(), **options)
 
@@ -98,10 +99,8 @@ class Hdf5(Files):
                 f"got images {list(file['image'].shape)} and masks {list(file['mask'].shape)}"
             )
 
-    def _properties(
-        self, file: Mapping[str, Any], exact: bool
-    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Tensors per scene, and per object."""
+    def _properties(self, file: Mapping[str, Any], exact: bool) -> Batch:
+        """Tensors of all scenes, and of all objects."""
         count, own = len(file["image"]), f"{OWN}."
         if exact:
             tables = {name: stored for name, stored in file.items() if name.startswith(own)}
@@ -111,7 +110,7 @@ class Hdf5(Files):
                     raise DataError(f"{self.path}: expected {name!r} of {count} scenes, got {list(stored.shape)}")
             objects = {name.removeprefix(own): torch.from_numpy(stored[:]) for name, stored in tables.items()}
             scenes = {name: objects.pop(name) for name in list(objects) if name.startswith("scene.")}
-            return {name.removeprefix("scene."): value for name, value in scenes.items()}, objects
+            return {**{name.removeprefix("scene."): value for name, value in scenes.items()}, "objects": objects}
         self._bounded({name: file[name] for name in ("visibility", "num_actual_objects") if name in file})
         if "visibility" in file:
             visible = file["visibility"][:].reshape(count, -1)[:, self.background :] > 0
@@ -137,7 +136,7 @@ class Hdf5(Files):
             rows = np.take_along_axis(rows, order[..., None], 1) * present[..., None]
             rows = torch.from_numpy(rows.astype(np.float32 if rows.dtype.kind == "f" else np.int64))
             objects[NAMES.get(name, name)] = rows.squeeze(2) if rows.shape[2] == 1 else rows
-        return {}, objects
+        return {"objects": objects}
 
     def stored(self, record: int) -> Item:
         image, mask = self.file["image"][record], self.file["mask"][record, ..., 0]
@@ -148,6 +147,5 @@ class Hdf5(Files):
         return {
             "image": np.broadcast_to(image, (*image.shape[:2], 3)),
             "mask": mask,
-            **{name: value[record] for name, value in self.scenes.items()},
-            "objects": {name: value[record] for name, value in self.objects.items()},
+            **each(self.properties, lambda value: value[record]),
         }

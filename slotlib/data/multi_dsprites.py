@@ -26,12 +26,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slotlib.check import choice
 from slotlib.data import dsprites
 from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
 from slotlib.data.published import features
 from slotlib.data.random import integers, uniform
-from slotlib.data.scenes import Batch, Generator
+from slotlib.data.scenes import Batch, Generator, things
 from slotlib.data.sprites import arrange, check, count, outline, paint
 
 SHAPES = ("square", "ellipse", "heart")
@@ -181,10 +182,8 @@ def draw(
     Raises ValueError for an option out of range, or where sprites find no place (see `slotlib.data.sprites.arrange`);
     FileNotFoundError or `DataError` for a wrong `sprites` file.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; there are: {', '.join(VARIANTS)}")
-    if look not in LOOKS:
-        raise ValueError(f"unknown look {look!r}; there are: {', '.join(LOOKS)}")
+    choice("variant", variant, VARIANTS)
+    choice("look", look, LOOKS)
     least, most = bounds(VARIANTS[variant] if num_objects is None else num_objects, MAX_OBJECTS)
     check(resolution, min_visible)
     if sprites is not None and resolution != 64:
@@ -222,22 +221,10 @@ def draw(
     figure = drawn if sprites is None else partial(taken, dsprites.load(sprites))
     place, cover, corner, mask = arrange(seed, index, present, figure, resolution, min_visible)
     x, y = centre(place)
-    objects = {
-        "shape": shape,
-        "scale": size,
-        "orientation": angle.to(device)[turn].float(),
-        "x": x.float(),
-        "y": y.float(),
-    }
-    return {
-        "image": paint(cover, corner, colour.float(), ground.float(), resolution),
-        "mask": mask,
-        "objects": {
-            "present": present,
-            **{name: value.where(present, 0) for name, value in objects.items()},
-            "colour": colour.float().where(present.unsqueeze(-1), 0),
-        },
-    }
+    image = paint(cover, corner, colour.float(), ground.float(), resolution)
+    place = {"orientation": angle.to(device)[turn].float(), "x": x.float(), "y": y.float()}
+    objects = things(present, shape=shape, scale=size, **place, colour=colour.float())
+    return {"image": image, "mask": mask, "objects": objects}
 
 
 def published(batch: Batch) -> dict[str, Tensor]:

@@ -137,17 +137,13 @@ def project(eye: Float[Tensor, "n 3"], points: Float[Tensor, "n m 3"]) -> Float[
 
 
 def through(
-    eye: Float[Tensor, "n 3"],
-    scene: Int[Tensor, "rays"],
-    column: Float[Tensor, "rays"],
-    row: Float[Tensor, "rays"],
-    even: bool = False,
+    eye: Float[Tensor, "n 3"], scene: Int[Tensor, "rays"], column: Float[Tensor, "rays"], row: Float[Tensor, "rays"]
 ) -> Rays:
     """Rays from the eye through points of the frame, with directions of length one."""
     right, up, forward = (pick(axis.T, scene) for axis in view(eye))
     rows, columns = FRAME
     direction = forward + (column - columns / 2) / FOCAL * right - (row - rows / 2) / FOCAL * up
-    return Rays(scene, unit(direction), even)
+    return Rays(scene, unit(direction), even=False)
 
 
 # --- intersections ----------------------------------------------------------------------------------------------------
@@ -397,21 +393,13 @@ class Picture(NamedTuple):
         """One ray through the centre of each pixel, row by row, scene by scene."""
         pixel = torch.arange(self.height * self.width, device=eye.device).repeat(len(eye))
         scene = torch.arange(len(eye), device=eye.device).repeat_interleave(self.height * self.width)
-        return self.through(eye, scene, pixel, 0.0, 0.0, even=True)
+        return self.through(eye, scene, pixel, 0.0, 0.0)._replace(even=True)
 
-    def through(
-        self,
-        eye: Tensor,
-        scene: Tensor,
-        pixel: Tensor,
-        down: float | Tensor,
-        across: float | Tensor,
-        even: bool = False,
-    ) -> Rays:
+    def through(self, eye: Tensor, scene: Tensor, pixel: Tensor, down: float | Tensor, across: float | Tensor) -> Rays:
         """Rays through the pixels' centres, moved by so many pixels."""
         row = (pixel // self.width + 0.5 + down) * ((self.bottom - self.top) / self.height) + self.top
         column = (pixel % self.width + 0.5 + across) * ((self.right - self.left) / self.width) + self.left
-        return through(eye, scene, column, row, even)
+        return through(eye, scene, column, row)
 
 
 def paint(world: World, picture: Picture, rays: Rays, hits: Hits) -> Float[Tensor, "n 3 H W"]:

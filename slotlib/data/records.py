@@ -38,7 +38,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from slotlib.check import whole
+from slotlib.check import choice, whole
 from slotlib.checkpoint import written_whole
 from slotlib.data import npz, tfrecord
 from slotlib.data.files import MOST_OBJECTS, DataError, Files, Item, first_present, guarded, optional, rgb, within
@@ -277,7 +277,11 @@ class Records(Files):
         for name, value, least in (("background", background, 0), ("max_objects", max_objects, 1)):
             if value is not None:
                 whole(name, value, least)
-        path = _checked(path, schema)
+        if schema is not None:
+            choice("schema", schema, SCHEMAS)
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no TFRecords file at {path}")
         index = index_of(path)
         if index.damage:
             if options.get("on_error") != "skip" or not len(index.offsets):
@@ -314,11 +318,3 @@ class Records(Files):
                 slow.seek(place)
                 body = slow.read(length)
         return item_of(tfrecord.content(body, where), where, self.schema, self.background)
-
-
-def _checked(path: Path | str, schema: str | None) -> Path:
-    if schema is not None and schema not in SCHEMAS:
-        raise ValueError(f"unknown schema {schema!r}; there are: {', '.join(SCHEMAS)}")
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no TFRecords file at {path}")
-    return Path(path)

@@ -7,12 +7,12 @@ padded to one length, with `present`; some datasets add tensors of the whole sce
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import torch
-from jaxtyping import Int, Integer
+from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -24,7 +24,7 @@ from slotlib.data.published import features
 Batch = dict[str, Any]
 Index = Int[Tensor, "scenes"] | Integer[np.ndarray, "scenes"] | Sequence[SupportsIndex]
 Draw = Callable[..., Batch]
-_SCENES = 64  # drawn at a time, to be kept
+_SCENES = 64  # at a time, where all are gone through
 
 
 class Source(Dataset):
@@ -49,6 +49,12 @@ class Source(Dataset):
         """The scenes numbered `index`, stacked, on `device`. Raises IndexError for numbers out of range."""
         raise NotImplementedError
 
+    def batches(self, title: str = "", device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """All scenes, batch by batch, on `device`; with a `title` a bar in the terminal shows how far one is."""
+        starts = range(0, len(self), _SCENES)
+        for start in tqdm(starts, title, disable=None if title else True, delay=1):
+            yield self.batch(range(start, min(start + _SCENES, len(self))), device)
+
     def part(self, start: int, stop: int) -> "Source":
         """Scenes start to stop−1, as far as there are such, as a source of their own."""
         raise NotImplementedError
@@ -68,6 +74,12 @@ class Source(Dataset):
 def each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """A batch, every tensor changed."""
     return {name: each(part, change) if isinstance(part, dict) else change(part) for name, part in batch.items()}
+
+
+def things(present: Bool[Tensor, "scenes objects"], **properties: Tensor) -> Batch:
+    """The `objects` of a batch: `present`, and properties `[scenes, objects, …]`, zero where there is no object."""
+    there = {name: present.view(*present.shape, *[1] * (value.ndim - 2)) for name, value in properties.items()}
+    return {"present": present, **{name: value.where(there[name], 0) for name, value in properties.items()}}
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
@@ -140,8 +152,7 @@ class Kept(Source):
     def __init__(self, source: Source, device: torch.device | str = "cpu", progress: bool = False):
         whole("the number of scenes to keep", len(source))
         parts = []
-        for start in tqdm(range(0, len(source), _SCENES), "drawing scenes", disable=None if progress else True):
-            part = source.batch(range(start, min(start + _SCENES, len(source))), device)
+        for part in source.batches("drawing scenes" if progress else "", device):
             parts.append({**part, "image": (part["image"] * 255).round().byte()})
         self.content = joined(parts)
         self.origin, self.name = source.origin, source.name

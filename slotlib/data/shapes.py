@@ -17,7 +17,7 @@ from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
 from slotlib.data.published import features, in_colour
 from slotlib.data.random import integers, uniform
-from slotlib.data.scenes import Batch, Generator
+from slotlib.data.scenes import Batch, Generator, things
 
 SHAPES = ("circle", "square", "triangle")
 COLOURS = {
@@ -111,19 +111,10 @@ def draw(
     x, y = centre(torch.arange(len(index), device=index.device), place)
     paint = torch.tensor(list(COLOURS.values()), device=index.device) / 255
     ground = (torch.tensor(BACKGROUND, device=index.device) / 255).expand(len(index), 3)
-    objects = {
-        "shape": shape,
-        "colour": colour,
-        "size": size,
-        "x": x.float(),
-        "y": y.float(),
-        "rotation": rotation.float(),
-    }
-    return {
-        "image": sprites.paint(cover, corner, paint[colour], ground, resolution),
-        "mask": mask,
-        "objects": {"present": present} | {name: value.where(present, 0) for name, value in objects.items()},
-    }
+    image = sprites.paint(cover, corner, paint[colour], ground, resolution)
+    place = {"x": x.float(), "y": y.float(), "rotation": rotation.float()}
+    objects = things(present, shape=shape, colour=colour, size=size, **place)
+    return {"image": image, "mask": mask, "objects": objects}
 
 
 def published(batch: Batch) -> dict[str, Tensor]:

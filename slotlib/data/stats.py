@@ -6,11 +6,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from slotlib.data.scenes import Source
 
-_SCENES = 64
 _PLACES = ("x", "y")  # whole numbers that are no categories
 
 
@@ -31,13 +29,11 @@ class Statistics(NamedTuple):
     """For each categorical property how many objects have which value."""
 
 
-def statistics(dataset: Source, count: int, progress: bool = True) -> Statistics:
-    """Count over the first `count` scenes of `dataset`, or over all if there are fewer."""
-    count = min(count, len(dataset))
+def statistics(dataset: Source) -> Statistics:
+    """Count over all scenes of `dataset`."""
     total, squares, pixels = torch.zeros(3).double(), torch.zeros(3).double(), 0
     counts, visible, values = [], [], {}
-    for start in tqdm(range(0, count, _SCENES), desc="counting", disable=not progress, delay=1):
-        batch = dataset.batch(range(start, min(start + _SCENES, count)))
+    for batch in dataset.batches("counting"):
         image, objects = batch["image"].double(), batch["objects"]
         total += image.sum((0, 2, 3))
         squares += image.square().sum((0, 2, 3))
@@ -54,7 +50,7 @@ def statistics(dataset: Source, count: int, progress: bool = True) -> Statistics
     mean = total / pixels
     names = dataset.values
     return Statistics(
-        scenes=count,
+        scenes=len(dataset),
         size=tuple(batch["image"].shape[2:]),
         mean=mean.float(),
         spread=(squares / pixels - mean.square()).clamp(min=0).sqrt().float(),

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from slotlib.check import choice
 from slotlib.data.attributes import bounds, combinations
 from slotlib.data.precision import in_single_precision
 from slotlib.data.published import features, in_colour
 from slotlib.data.random import integers, uniform
-from slotlib.data.scenes import Batch, Generator
+from slotlib.data.scenes import Batch, Generator, things
 
 RESOLUTION = 35
 BLOCK = 5
@@ -135,8 +136,7 @@ def draw(
     """
     if resolution < 4 * BLOCK:
         raise ValueError(f"resolution must be at least {4 * BLOCK}, got {resolution}")
-    if look not in BEVELS:
-        raise ValueError(f"unknown look {look!r}; there are: {', '.join(BEVELS)}")
+    choice("look", look, BEVELS)
     least, most = bounds(num_objects, resolution**2 // 200)
     table = combinations(VALUES, held_out, novel).to(index.device)
     u = uniform(seed, index, 1 + most)
@@ -179,13 +179,7 @@ def draw(
     return {
         "image": lit.unflatten(2, (resolution, resolution)),
         "mask": mask.unflatten(1, (resolution, resolution)),
-        "objects": {
-            "present": present,
-            "shape": piece.where(present, 0),
-            "colour": colour.where(present, 0),
-            "x": box[..., 1].where(present, 0),
-            "y": box[..., 0].where(present, 0),
-        },
+        "objects": things(present, shape=piece, colour=colour, x=box[..., 1], y=box[..., 0]),
     }
 
 

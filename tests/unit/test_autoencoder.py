@@ -8,11 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from slotlib import data
-from slotlib.autoencoder import LIMITS, AutoencoderConfig, SlotAutoencoder, centred, checked, scored
+from slotlib.autoencoder import LIMITS, AutoencoderConfig, SlotAutoencoder, centred, checked
 from slotlib.decoders import Broadcast, Coordinate, Separable
 from slotlib.encoders import Paper, Strided
 from slotlib.likelihoods import Average, Mixture, compose
-from slotlib.metrics import fg_ari
+from slotlib.metrics import MASK_SCORES, adjusted_rand_index, fg_ari
 from slotlib.model import Draws, Ramp
 from slotlib.slot_attention import AttentionConfig
 
@@ -306,15 +306,18 @@ def test_the_loss_on_sampled_pixels_is_unbiased(colour):
 # --- scores and a look ---
 
 
-def test_scores_are_of_the_masks_and_of_those_drawn_and_of_the_pictures():
+def test_scores_are_of_drawn_masks_first_then_of_the_posterior_and_of_the_pictures():
     scenes = data.make("tetrominoes", 6, seed=0).batch(range(6))
     model = mixture(Mixture())
     out, found = model(scenes["image"], generator=generator()), model.judge(scenes, draws())
-    assert next(iter(found)) == "fg_ari"
-    for name, masks in (("fg_ari", out.masks), ("fg_ari_drawn", out.drawn_masks)):
-        assert torch.equal(found[name], fg_ari(scenes["mask"], masks.argmax(1)))
+    kinds = {"drawn": out.drawn_masks, "posterior": out.masks}
+    assert list(found) == [*(f"{kind}_{name}" for kind in kinds for name in MASK_SCORES), "mse"]
+    for kind, masks in kinds.items():
+        assert torch.equal(found[f"{kind}_fg_ari"], fg_ari(scenes["mask"], masks.argmax(1)))
+        assert torch.equal(found[f"{kind}_ari"], adjusted_rand_index(scenes["mask"], masks.argmax(1)))
+    assert not torch.equal(found["drawn_ari"], found["posterior_ari"])
     close(found["mse"], (out.reconstruction - scenes["image"]).square().mean((1, 2, 3)))
-    assert (found["miou"] <= found["mbo"]).all()
+    assert (found["drawn_miou"] <= found["drawn_mbo"]).all()
     more = model.judge(scenes, draws(), num_slots=5, restarts=2)
     assert not torch.equal(more["mse"], found["mse"])
 
@@ -322,7 +325,14 @@ def test_scores_are_of_the_masks_and_of_those_drawn_and_of_the_pictures():
 def test_scenes_without_masks_have_no_scores_but_an_error():
     found = build(TINY).judge({"image": pictures(3)}, draws())
     assert all(column.isnan().all() == (name != "mse") for name, column in found.items())
-    assert scored(fg_ari, {}, torch.rand(2, 3, 4, 4)).isnan().all()
+
+
+def test_a_model_without_a_posterior_has_drawn_masks_only():
+    scenes = data.make("tetrominoes", 3, seed=0).batch(range(3))
+    model = build(TINY)
+    out = model(scenes["image"], generator=generator())
+    assert torch.equal(out.masks, out.drawn_masks)
+    assert list(model.judge(scenes, draws())) == [*(f"drawn_{name}" for name in MASK_SCORES), "mse"]
 
 
 def test_what_is_no_batch_of_scenes_is_named():

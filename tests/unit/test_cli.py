@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import slotlib
-from slotlib import checkpoint, cli, configuration, data, zoo
+from slotlib import baselines, checkpoint, cli, configuration, data, zoo
 from slotlib.autoencoder import AutoencoderConfig
 from slotlib.decoders import Broadcast, Coordinate, Separable
 from slotlib.encoders import Paper, Strided
@@ -136,7 +136,7 @@ def test_help_shows_every_field_with_its_purpose_as_the_flags_leave_it(capsys):
 
 
 MISTAKES = [
-    (["--model.class_path=Magic"], "model.class_path: 'Magic' is unknown; there are CodePrior,"),
+    (["--model.class_path=Magic"], "model.class_path: 'Magic' is unknown; there are "),
     (["--model.class_path=slotlib.vq.Nearest"], "model.class_path: 'slotlib.vq.Nearest' is no Model"),
     (
         ["--model.class_path=nowhere.Magic"],
@@ -144,7 +144,7 @@ MISTAKES = [
     ),
     (["--model.class_path=Model"], "Model must say which dataclass defines it"),
     (["--model=3"], "model must have a class_path and init_args, got 3"),
-    (["--model.decoder.class_path=Magic"], "model.decoder.class_path: 'Magic' is unknown; there are Broadcast,"),
+    (["--model.decoder.class_path=Magic"], "model.decoder.class_path: 'Magic' is unknown; there are "),
     (["--model.decoder.class_path=SlotAutoencoder"], "model.decoder.class_path: 'SlotAutoencoder' is unknown"),
     (["--model.likelihood.noise={end: .1, over: -1}"], "model.likelihood.noise: a Ramp's after and over must be at"),
     (["--model.likelihood.noise.over=-1"], "model.likelihood.noise: a Ramp's after and over must be at least 0"),
@@ -161,7 +161,7 @@ MISTAKES = [
     (["3"], "expected a flag, such as --train.lr, got '3'"),
     (["--train.lr=[1"], "train.lr is no YAML"),
     (["--resume=perhaps"], "argument --resume: invalid choice: 'perhaps'"),
-    (["--config=nonsense"], "no configuration 'nonsense': not a file, and slotlib ships clevr10_sets_fast,"),
+    (["--config=nonsense"], "no configuration 'nonsense': not a file, and slotlib ships "),
 ]
 
 
@@ -240,7 +240,8 @@ def test_what_does_not_change_a_run_may_change_when_it_goes_on(tmp_path, capsys)
     capsys.readouterr()
     cli.main(["evaluate", str(cut / "model"), "--images=4"])
     scores = json.loads(capsys.readouterr().out)
-    assert scores == {**zoo.load(cut / "model").card["metrics"][0], "scenes": "last of the files"}
+    measured = {**zoo.load(cut / "model").card["metrics"][0], "scenes": "last of the files"}
+    assert {name: scores[name] for name in scores if name != "baselines"} == measured
     cli.main(["evaluate", str(tmp_path / "whole" / "model"), f"--data={there}", "--images=4"])
     assert json.loads(capsys.readouterr().out) == scores
 
@@ -272,15 +273,35 @@ def test_evaluate_scores_scenes_from_files(capsys, tmp_path):
     capsys.readouterr()
     cli.main(["evaluate", "tetrominoes", f"--data={folder}", '--options={"resolution": [35, 35]}'])
     scores = json.loads(capsys.readouterr().out)
-    assert scores["fg_ari"] > 0.8 and scores["images"] == 16 and scores["scenes"] == str(folder)
+    assert scores["posterior_fg_ari"] > 0.8 and scores["images"] == 16 and scores["scenes"] == str(folder)
     assert "scenes_seed" not in scores
+
+
+def test_evaluate_finds_the_files_of_a_run_from_any_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(["data", "export", "tetrominoes", "--out=pictures", "--format=folder", "--count=16"])
+    cli.main(["train", "--folder=run", *TINY, "--data.name=pictures", "--data.size=12", "--train.steps=2"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    capsys.readouterr()
+    cli.main(["evaluate", "../run/model", "--images=4"])
+    assert json.loads(capsys.readouterr().out)["images"] == 4
+    (tmp_path / "pictures").rename(tmp_path / "moved")
+    assert "--data says where it lies now" in said(capsys, ["evaluate", "../run/model"])[0]
 
 
 def test_evaluate_prints_measured_scores(capsys):
     cli.main(["evaluate", "tetrominoes", "--images=32", "--scenes_seed=5", "--restarts=2"])
     scores = json.loads(capsys.readouterr().out)
-    assert scores["fg_ari"] > 0.8
+    assert next(iter(scores)) == "drawn_fg_ari" and scores["posterior_fg_ari"] > 0.8
     assert (scores["images"], scores["scenes_seed"], scores["restarts"]) == (32, 5, 2)
+    rules = baselines.scores(data.make("tetrominoes", 32, seed=5), 32)
+    assert scores["baselines"] == {name: round(value, 5) for name, value in rules.items()}
+
+
+def test_without_masks_nothing_stands_beside_the_error(capsys):
+    cli.main(["evaluate", "patches_shapes", "--images=4"])
+    assert "baselines" not in json.loads(capsys.readouterr().out)
 
 
 def test_evaluate_needs_scenes_where_the_card_names_none(tmp_path, capsys):
@@ -364,12 +385,17 @@ def test_mistakes_are_one_line(capsys, arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "slotlib: the following arguments are required: train|sweep|evaluate|data|zoo"),
-        (["dance"], "slotlib: argument train|sweep|evaluate|data|zoo: invalid choice: 'dance'"),
+        ([], "slotlib: the following arguments are required: train|sweep|evaluate|data|export|zoo"),
+        (["dance"], "slotlib: argument train|sweep|evaluate|data|export|zoo: invalid choice: 'dance'"),
         (["train"], "slotlib train: --folder is needed"),
         (["data", "stats"], "slotlib data stats: the following arguments are required: name"),
         (["data", "stats", "shapes", "--options=3"], "expected names and values, such as '{num_objects: 3}', got '3'"),
         (["evaluate", "tetrominoes", "--imagez=3"], "unrecognized arguments: --imagez=3"),
+        (["evaluate", "tetrominoes", "--accelerator=GPU:99"], "'GPU:99' cannot be used here; there is cpu"),
+        (["evaluate", "tetrominoes", "--accelerator=toaster"], "'toaster' cannot be used here; there is cpu"),
+        (["evaluate", "tetrominoes", f"--images={10**20}"], "expected a whole number of at most 18 digits"),
+        (["train", "--folder=x", f"--train.seed={10**20}"], "train.seed must fit into 64 bits"),
+        (["train", "--folder=x", f"--train.light={'[' * 5000}"], "train.light is nested too deep"),
     ],
 )
 def test_mistakes_of_usage_are_one_line_without_the_usage(capsys, arguments, message):

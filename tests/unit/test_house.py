@@ -19,14 +19,15 @@ from slotlib.model import Model, Ramp
 
 FOLDER = Path(slotlib.__file__).parent
 GROUPS = {
-    "basics": "arguments check configuration model version",
+    "basics": "check configuration model version",
     "storage": "checkpoint log older zoo",
     "data": "data",
-    "parts": "attention decoders diagnosis encoders implicit latents likelihoods matching metrics slot_attention vq",
+    "parts": "attention baselines counting decoders diagnosis encoders implicit latents likelihoods matching metrics "
+    "slot_attention vq",
     "pictures": "course plots widgets",
-    "models": "autoencoder patches prior set_prediction slate svq",
+    "models": "adaptive autoencoder outlined patches prior set_prediction slate svq",
     "loop": "evaluation training",
-    "commands": "cli sweep",
+    "commands": "cli lab sweep",
 }
 """Every module, and `data` for all of its own."""
 MAY_IMPORT = {
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "pictures": "basics pictures",
     "models": "basics storage data parts pictures models",
     "loop": "basics storage data loop",
-    "commands": "basics storage data pictures loop commands",
+    "commands": "basics storage data parts pictures loop commands",
 }
 
 

@@ -37,6 +37,19 @@ def test_a_run_that_goes_on_forgets_what_it_is_about_to_do_again(tmp_path):
     assert read_log(tmp_path)["loss"].tolist() == [1, 2, 7]
 
 
+def test_columns_of_before_are_not_gone_on_with(tmp_path):
+    log = Log(tmp_path, ["loss", "fg_ari"])
+    log.numbers(1, 1.0, train={"loss": 2.0}, eval={"fg_ari": 0.5})
+    log.close()
+    again = Log(tmp_path, ["loss", "drawn_fg_ari"], first_step=1)
+    again.numbers(2, 2.0, train={"loss": 1.0}, eval={"drawn_fg_ari": 0.25})
+    again.close()
+    found = read_log(tmp_path)
+    assert list(found) == ["step", "seconds", "loss", "drawn_fg_ari"]
+    assert found["loss"].tolist() == [2, 1]
+    np.testing.assert_array_equal(found["drawn_fg_ari"], [math.nan, 0.25])
+
+
 def test_tensorboard_has_the_same_numbers_by_group_and_the_pictures(tmp_path):
     log = Log(tmp_path, ["loss", "score"])
     log.numbers(5, 0.1, train={"loss": 0.5}, eval={"score": math.nan})

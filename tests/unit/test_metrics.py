@@ -375,7 +375,7 @@ def test_slot_usage_is_a_share_of_pixels():
 
 def test_slot_usage_knows_how_many_slots_there_are():
     for labels in ([0, 3], [-1, 0]):
-        with pytest.raises(ValueError, match=r"slots in pred .* 0 to 2, got -?\d"):
+        with pytest.raises(ValueError, match=r"slots in pred must be within 0 and 2, got -?\d"):
             slot_usage(maps(labels), 3)
 
 
@@ -421,9 +421,9 @@ def test_consistency_is_symmetric_perfect_with_itself_and_a_share(one, two, rena
 
 def test_consistency_needs_labels_that_mean_the_same_twice():
     good = random_maps(0, 3, (2, 8))
-    with pytest.raises(ValueError, match=r"objects .* 0 to 255, got 1000 to 1002"):
+    with pytest.raises(ValueError, match="objects must be within 0 and 255, got 1000 to 1002"):
         slot_consistency(good + 1000, good, good, good)
-    with pytest.raises(ValueError, match=r"slots .* 0 to 255, got -1 to 1"):
+    with pytest.raises(ValueError, match="slots must be within 0 and 255, got -1 to 1"):
         slot_consistency(good, good, good, good - 1)
     with pytest.raises(ValueError, match="batches of 2 and 1"):
         slot_consistency(good, good, good[:1], good[:1])

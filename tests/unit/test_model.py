@@ -49,7 +49,7 @@ def test_a_ramp_ends_exactly_at_its_end():
         ({"end": math.nan}, "a Ramp's end must be a finite number, got nan"),
         ({"start": math.inf}, "a Ramp's start must be a finite number, got inf"),
         ({"end": "1"}, "a Ramp's end must be a finite number, got '1'"),
-        ({"curve": "steep"}, 'curve must be "linear" or "cosine", got \'steep\''),
+        ({"curve": "steep"}, r"curve must be one of \('linear', 'cosine'\), got 'steep'"),
     ],
 )
 def test_a_ramp_that_cannot_be_is_refused(fields, message):

@@ -153,6 +153,25 @@ def test_a_prior_is_a_model_around_its_autoencoder():
     assert (sorted(tensors), card["model"]) == (["encoder.0.weight", "quantizer.codebook"], "PatchVQVAE")
 
 
+@pytest.mark.parametrize(("likelihood", "kind"), [("mixture", "posterior"), ("average", "drawn")])
+def test_scores_say_of_which_masks_they_are(likelihood, kind):
+    """They were of `masks`, which only a mixture's image has a part in."""
+    entry = {"fg_ari": 0.9, "ari": 0.8, "mbo": 0.7, "miou": 0.6, "mse": 0.1, "images": 640}
+    if kind == "posterior":
+        entry["fg_ari_drawn"] = 0.5
+    seed = {"seed": 3, "fg_ari": 0.9, "fg_ari_restarts_4": 0.95}
+    fields = {**FLAT, "likelihood": likelihood, "noise": 0.2}
+    flat = {"model": "SlotAutoencoder", "configuration": fields, "metrics": [entry], "seeds": [seed]}
+    for card in (flat, {**older.modern(flat), "format": 1, "metrics": [entry], "seeds": [seed]}):
+        today = older.modern(card)
+        (found,), (run,) = today["metrics"], today["seeds"]
+        assert next(iter(found)) == "drawn_fg_ari" and found["drawn_fg_ari"] == (0.5 if kind == "posterior" else 0.9)
+        assert [found[f"{kind}_{name}"] for name in ("fg_ari", "ari", "mbo", "miou")] == [0.9, 0.8, 0.7, 0.6]
+        assert found["mse"] == 0.1 and found["images"] == 640 and not {"fg_ari", "ari", "fg_ari_drawn"} & found.keys()
+        assert run == {"seed": 3, f"{kind}_fg_ari": 0.9, f"{kind}_fg_ari_restarts_4": 0.95}
+        assert older.modern({**today, "format": 1}) == {**today, "format": 1}
+
+
 def test_what_is_of_today_passes_through():
     weights = {"prior.start": torch.zeros(1), "blank": torch.zeros(1)}
     card = {"format": checkpoint.FORMAT, "model": "SlotAutoencoder", "configuration": {"resolution": 64}}

@@ -308,7 +308,7 @@ def test_a_scene_with_another_number_of_slots_has_no_likelihood():
     scenes = data.make("shapes", 4, seed=2, num_objects=2, resolution=16).batch(range(4))
     around = model()
     judged, other = around.judge(scenes, draws()), around.judge(scenes, draws(), num_slots=5)
-    assert next(iter(judged)) == "fg_ari" and judged["nats"].isfinite().all() and other["nats"].isnan().all()
+    assert next(iter(judged)) == "drawn_fg_ari" and judged["nats"].isfinite().all() and other["nats"].isnan().all()
     nats = judged["nats"].mean().item()
     assert around.summarise(judged)["nats"] == pytest.approx(nats)
     assert around.summarise(judged).keys() - around.autoencoder.summarise(around.autoencoder.judge(scenes)).keys() == {

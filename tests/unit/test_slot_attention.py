@@ -591,6 +591,20 @@ def test_gradients_of_single_images_by_vmap(gradient):
             close(a[i], b, atol=1e-10)
 
 
+@pytest.mark.parametrize("gradient", ["unrolled", "implicit"])
+@pytest.mark.parametrize("slot_init", ["gaussian", "learned"])
+def test_the_images_of_a_vmap_may_have_their_start_in_common(gradient, slot_init):
+    module, inputs = build(gradient=gradient, slot_init=slot_init), randn(3, 12, 6, seed=1)
+    learned, start = dict(module.named_parameters()), None if slot_init == "learned" else randn(1, 4, 8, seed=2)
+
+    def loss(learned, inputs):
+        return functional_call(module, learned, (inputs[None],), {"slots": start}).slots.square().sum()
+
+    found = vmap(grad(loss), (None, 0))(learned, inputs)["project_q.weight"]
+    for i in range(3):
+        close(found[i], torch.autograd.grad(loss(learned, inputs[i]), learned["project_q.weight"])[0], atol=1e-10)
+
+
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_an_ensemble_by_vmap(gradient):

@@ -38,15 +38,15 @@ def test_a_sweep_finishes_reports_failures_and_goes_on_where_it_stopped(tmp_path
     assert (card["training"]["lr"], card["training"]["seed"], card["training"]["steps"]) == (1e-3, 3, 4)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["train.lr", "median", "least", "most", "|", "seed", "3"]
-    score = f"{card['metrics'][0]['fg_ari']:.4f}"
+    score = f"{card['metrics'][0]['drawn_fg_ari']:.4f}"
     assert lines[1].split() == ["1e-3", score, score, score, "|", score]
     assert lines[2].split() == ["1e30", "failed", "failed", "failed", "|", "failed"]
     assert "failed: train.lr=1e30_train.seed=3: slotlib: step 2: inputs must be finite" in lines[3]
 
     rows = list(csv.DictReader((tmp_path / "sweep.csv").open()))
     assert [row["folder"] for row in rows] == [good.name, bad.name]
-    assert float(rows[0]["fg_ari"]) == card["metrics"][0]["fg_ari"]
-    assert rows[1]["fg_ari"] == ""
+    assert float(rows[0]["drawn_fg_ari"]) == card["metrics"][0]["drawn_fg_ari"]
+    assert rows[1]["drawn_fg_ari"] == ""
     assert "exit status 1" in rows[1]["error"]
     written = json.loads((tmp_path / "sweep.json").read_text())
     assert [row["failed"] for row in written["table"]] == [0, 1]
@@ -100,13 +100,15 @@ def test_ending_a_sweep_ends_its_runs(tmp_path):
 
 def results(value, *scores):
     return [
-        Result(f"r{seed}", value, seed, {} if score is None else {"fg_ari": score}, "" if score else "out of luck")
+        Result(
+            f"r{seed}", value, seed, {} if score is None else {"drawn_fg_ari": score}, "" if score else "out of luck"
+        )
         for seed, score in enumerate(scores)
     ]
 
 
 def test_the_table_keeps_every_seed_and_counts_failures():
-    rows = table([*results("a", 0.9, 0.5, None, 0.7), *results("b", None)], "fg_ari")
+    rows = table([*results("a", 0.9, 0.5, None, 0.7), *results("b", None)], "drawn_fg_ari")
     assert rows == [
         Row("a", 0.7, 0.5, 0.9, {0: 0.9, 1: 0.5, 2: None, 3: 0.7}, 1),
         Row("b", None, None, None, {0: None}, 1),
@@ -154,7 +156,7 @@ def test_by_default_there_are_as_many_jobs_as_cores():
     ("flags", "message"),
     [
         (["--vary=train.lr"], "expected FIELD=VALUE"),
-        (["--seeds=one"], "invalid"),
+        (["--seeds=one"], "expected a whole number"),
         (["--vary=train.learning_rate=1"], "train has no field 'learning_rate'"),
         (["--train.stepz=3"], "train has no field 'stepz'"),
         (["--config=nonsense"], "no configuration 'nonsense'"),

@@ -1,24 +1,27 @@
 """The page "Model zoo" shows every shipped model as it is: its own weights, its own seeds, and scenes nobody chose."""
 
+import csv
 import importlib.util
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 import slotlib
-from slotlib import checkpoint, training, zoo
+from slotlib import baselines, checkpoint, training, zoo
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.data.export import export
 from slotlib.decoders import Separable
 from slotlib.encoders import Strided
 from slotlib.evaluation import evaluate
 from slotlib.likelihoods import Average, Mixture
+from slotlib.metrics import MASK_SCORES
 from slotlib.slot_attention import AttentionConfig
 
 MEND = "run `python book/tools/zoo.py`, and `make book` to look at it"
-SHIPPED = [name for name in zoo.names() if "fg_ari" in slotlib.load(name).card["metrics"][0]]
+SHIPPED = [name for name in zoo.names() if "drawn_fg_ari" in slotlib.load(name).card["metrics"][0]]
 
 
 def loaded(root, path):
@@ -118,25 +121,68 @@ def test_the_scenes_are_the_first_ones_and_the_worst(root, name):
     first = [row for row in rows if "worst_of" not in row]
     assert [row["scene"] for row in first] == list(range(len(first)))
     for row in rows:
-        assert row["fg_ari"] == pytest.approx(scores[row["scene"]], abs=0.05)
+        assert row["drawn_fg_ari"] == pytest.approx(scores[row["scene"]], abs=0.05)
     for row in rows[len(first) :]:
         assert row["worst_of"] == 64
-        assert row["fg_ari"] <= min(scores) + 0.05
+        assert row["drawn_fg_ari"] <= min(scores) + 0.05
+
+
+def test_the_page_on_scores_has_models_beside_rules_that_learned_nothing(page):
+    import zoo_page
+
+    config = SimpleNamespace(myst_substitutions={})
+    zoo_page.offer_protocol(None, config)
+    heading, _, *rows = config.myst_substitutions["protocol"].splitlines()
+    assert len(rows) == len(zoo_page.ZOO)
+    for name, row in zip(zoo_page.ZOO, rows, strict=True):
+        card = slotlib.load(name).card
+        one, rules = card["metrics"][0], card["baselines"]
+        scores = [one["drawn_fg_ari"], one["posterior_fg_ari"], *(rules[f"{rule}_fg_ari"] for rule in zoo_page.RULES)]
+        assert row.endswith(" | ".join(f"{score:.3f}" for score in scores) + " |") and name in row
+        assert row.count("|") == heading.count("|")
 
 
 # --- publishing, measuring, showing -----------------------------------------------------------
 
 
-def test_a_published_mixture_is_also_scored_by_its_drawn_masks(publish):
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_card_has_scores_of_drawn_masks_and_of_rules_that_learned_nothing(name):
+    """Mend with `python book/tools/publish.py NAME`."""
+    card = slotlib.load(name).card
+    kinds = ["drawn", "posterior"] if "posterior_fg_ari" in card["metrics"][0] else ["drawn"]
+    for entry in card["metrics"]:
+        assert {f"{kind}_{score}" for kind in kinds for score in MASK_SCORES} <= entry.keys()
+    assert card["baselines"].keys() == {f"{rule}_{score}" for rule in baselines.RULES for score in MASK_SCORES}
+    assert all(f"{kind}_fg_ari" in run for kind in kinds for run in card["seeds"])
+
+
+def test_a_published_mixture_is_scored_by_both_kinds_of_masks(publish):
     card = publish("shapes", [0, 1], likelihood=Mixture(0.3))
     one, best = card["metrics"]
     assert one["images"] == best["images"] == 6
     assert best["restarts"] == 4
     assert [run["seed"] for run in card["seeds"]] == [0, 1]
     assert [run["wall_seconds"] for run in card["seeds"]] == [0, 60]
-    scores = {"fg_ari": one["fg_ari"], "fg_ari_restarts_4": best["fg_ari"], "fg_ari_drawn": one["fg_ari_drawn"]}
-    assert scores.items() <= card["seeds"][0].items()
+    for name in ("drawn_fg_ari", "posterior_fg_ari"):
+        assert (card["seeds"][0][name], card["seeds"][0][f"{name}_restarts_4"]) == (one[name], best[name])
+    found = baselines.scores(slotlib.data.make("tetrominoes", 6, 0), 6)
+    assert card["baselines"] == {name: round(value, 5) for name, value in found.items()}
     assert card["machine"] == "one core"
+
+
+def test_measuring_again_changes_the_card_and_not_the_weights(publish, tmp_path):
+    first = publish("mine", [0, 1], likelihood=Mixture(0.3))
+    path = tmp_path / "checkpoints/mine.json"
+    (one, best), seed = first["metrics"], first["seeds"][0]
+    of_before = {"fg_ari": 0.5, "fg_ari_drawn": 0.25, "images": 640}
+    old = {**first, "metrics": [of_before], "seeds": [{"seed": 0, "fg_ari": 0.5}, {"seed": 1, "fg_ari": 0.75}]}
+    path.write_text(json.dumps({name: value for name, value in old.items() if name != "baselines"}))
+    again = publish("mine", [])
+    assert again["metrics"] == [one, best] and again["baselines"] == first["baselines"]
+    assert again["seeds"][0].items() >= {name: v for name, v in seed.items() if name != "wall_seconds"}.items()
+    assert again["seeds"][1] == {"seed": 1, "posterior_fg_ari": 0.75}
+    assert (again["sha256"], again["configuration"]) == (first["sha256"], first["configuration"])
+    assert zoo.load(path).card["seeds"] == again["seeds"]
 
 
 def test_only_what_changed_is_measured_again(publish, tool, monkeypatch, tmp_path):
@@ -171,16 +217,41 @@ def test_curves_are_what_evaluation_says(publish, tool, tmp_path):
     model = zoo.load(tmp_path / "checkpoints/tetrominoes")
     for slots, iterations in [(4, 2), (5, 3)]:
         scenes = slotlib.data.make("tetrominoes", 6, 0)
-        scores = evaluate(model, scenes, num_slots=slots, num_iterations=iterations).means["fg_ari"]
+        scores = evaluate(model, scenes, num_slots=slots, num_iterations=iterations).means["drawn_fg_ari"]
         assert measured[str(slots)][iterations - 1] == pytest.approx(scores, abs=1e-4)
+
+
+def robust(folder, card):
+    """What stands in data/runs for the model "mine", and for one that has changed since."""
+    path, row = folder / "robustness.csv", {"images": 6, "scenes_seed": 0, "noise_seed": 0}
+    lines = [
+        {
+            "model": "mine",
+            "sha256": sha256,
+            "change": change,
+            "drawn_fg_ari": drawn,
+            "posterior_fg_ari": posterior,
+            **row,
+        }
+        for sha256, change, drawn, posterior in (
+            (card["sha256"], "as they are", "0.9000", "0.9500"),
+            (card["sha256"], "dark", "0.2000", "0.3000"),
+            ("other weights", "darkest", "0.1000", "0.1000"),
+        )
+    ]
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, lines[0])
+        table.writeheader()
+        table.writerows(lines)
+    return path
 
 
 def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monkeypatch):
     theirs = tmp_path / "theirs"
-    export(slotlib.data.make("tetrominoes", 5, seed=3), theirs, "folder", progress=False)
+    export(slotlib.data.make("tetrominoes", 5, seed=3), theirs, "folder")
     mixture = publish("mine", [0, 1, 2], ["--files", str(theirs)], likelihood=Mixture(0.3))
     scores = evaluate(zoo.load(tmp_path / "checkpoints/mine"), slotlib.data.read(theirs)).means
-    assert mixture["elsewhere"][0]["fg_ari"] == pytest.approx(scores["fg_ari"], abs=1e-5)
+    assert mixture["elsewhere"][0]["drawn_fg_ari"] == pytest.approx(scores["drawn_fg_ari"], abs=1e-5)
     fixed = publish("fixed", [3], slot_init="learned")
     assert len(fixed["metrics"]) == 1
     publish("tetrominoes_collapse", [4])
@@ -189,22 +260,29 @@ def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monk
     monkeypatch.setattr(tool, "CHECKPOINTS", tmp_path / "data/checkpoints")
     monkeypatch.setattr(tool, "FOLDER", tmp_path / "book/assets/zoo")
     tool.main([])
+    (tmp_path / "data/runs").mkdir()
+    shutil.copy(robust(tmp_path, mixture), tmp_path / "data/runs/robustness.csv")
     shown = page(tmp_path)
     sections = shown["zoo_sections"]
     assert [line for line in sections.splitlines() if line.startswith("### ")] == ["### fixed", "### mine"]
     for text in (
         "10 steps",
         "one core",
-        "| of drawn masks |",
-        "4 × slots and decoder",
+        f"| drawn masks | one | {mixture['metrics'][0]['drawn_fg_ari']:.3f} |",
+        f"| posterior masks | best of 4 | {mixture['metrics'][1]['posterior_fg_ari']:.3f} |",
+        f"| tiles | | {mixture['baselines']['tiles_fg_ari']:.3f} |",
         "3 seeds",
         "On 5 scenes from files (theirs)",
+        "have FG-ARI 0.900; worst is *dark*, with 0.200.",
+        "| dark | 0.200 | 0.300 | 6 |",
     ):
         assert text in sections
     for run in mixture["seeds"]:
-        scores = " | ".join(f"{run[way]:.3f}" for way in ("fg_ari", "fg_ari_restarts_4", "fg_ari_drawn"))
+        kinds = "drawn_fg_ari", "posterior_fg_ari"
+        scores = " | ".join(f"{run[f'{kind}{starts}']:.3f}" for starts in ("", "_restarts_4") for kind in kinds)
         assert f"| {run['seed']} | {run['wall_seconds'] / 60:.0f} | {scores} |" in sections
-    assert "starts are fixed" in shown["zoo_table"]
+    assert f"| {mixture['metrics'][0]['drawn_fg_ari']:.3f} | – |" in shown["zoo_table"]
+    assert "| drawn masks | best of 4 |" not in sections[sections.index("### fixed") : sections.index("### mine")]
     assert shown["zoo_images"] == "6"
     assert "tetrominoes_collapse_scenes.png" in shown["zoo_failures"]
     assert "scores.png" not in shown["zoo_failures"]

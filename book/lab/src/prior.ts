@@ -96,7 +96,7 @@ export function nucleus(logits: ArrayLike<number>, temperature: number, topP: nu
   });
 }
 
-/** Draw a token just as torch does: in its `multinomial` all of them race, with exponential times over probabilities. */
+/** Draw a token just as torch does: its `multinomial` divides probabilities by exponential times; the largest wins. */
 export function nucleusSample(
   logits: ArrayLike<number>,
   temperature: number,
@@ -221,7 +221,7 @@ export interface Reading {
   surprise: number[];
   /** How probable each code is to be drawn at the next place; undefined at the end. */
   next: number[] | undefined;
-  /** After each whole slot but the last: the probability that the scene ends there; undefined if it has ended before. */
+  /** After each whole slot but the last: the probability that the scene ends there; undefined if it has ended. */
   ends: (number | undefined)[];
   /** Of its whole slots, and of the one begun as the prior would finish it at its likeliest. Undefined without any. */
   drawn: Drawn | undefined;

@@ -63,7 +63,7 @@ def test_a_generator_of_your_own_is_named_by_its_path(mine, tmp_path):
         make("their_scenes.draw", 5, colour=1)
     train, rest = held_out("their_scenes.draw", 9, 4, seed=2)
     assert (len(train), train.origin, len(rest), rest.origin) == (9, {"scenes_seed": 5}, 4, {"scenes_seed": 6})
-    back = read(export(scenes, tmp_path / "mine", "folder", progress=False))
+    back = read(export(scenes, tmp_path / "mine", "folder"))
     assert (back.batch(range(5))["image"] - scenes.batch(range(5))["image"]).abs().max() <= 0.5 / 255
 
 

@@ -17,7 +17,7 @@ def kinds(tmp_path) -> list:
     scenes = make("tetrominoes", 9)
     places = [tmp_path / name for name in ("t.tfrecords", "t.hdf5", "t")]
     for place, format in zip(places, ("tfrecord", "hdf5", "folder"), strict=True):
-        export(scenes, place, format, progress=False)
+        export(scenes, place, format)
     write_sprites(tmp_path / "d.npz", sizes=(1, 3, 1, 3, 1, 1))
     return [read(place) for place in (*places, tmp_path / "d.npz")]
 
@@ -40,7 +40,7 @@ def test_workers_that_do_not_fork_read_too(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 4])
 def test_skipped_scenes_are_replaced_and_counted_once(tmp_path, workers, caplog):
-    export(make("tetrominoes", 12), tmp_path / "t", "folder", progress=False)
+    export(make("tetrominoes", 12), tmp_path / "t", "folder")
     pictures = sorted((tmp_path / "t" / "images").iterdir())
     for k in (3, 4, 11):
         pictures[k].write_bytes(pictures[k].read_bytes()[:200])
@@ -63,7 +63,7 @@ def test_if_nothing_can_be_read_that_is_said(tmp_path):
 
 
 def test_what_replaces_a_scene_of_a_part_is_of_that_part(tmp_path):
-    export(make("tetrominoes", 6), tmp_path / "t", "folder", progress=False)
+    export(make("tetrominoes", 6), tmp_path / "t", "folder")
     (tmp_path / "t" / "images" / "000003.png").write_bytes(b"")
     dataset = read(tmp_path / "t", on_error="skip")
     train, held_out = dataset.part(0, 4), dataset.part(4, 6)
@@ -72,7 +72,7 @@ def test_what_replaces_a_scene_of_a_part_is_of_that_part(tmp_path):
 
 
 def test_options_out_of_range_are_named(tmp_path):
-    export(make("tetrominoes", 2), tmp_path / "t", "folder", progress=False)
+    export(make("tetrominoes", 2), tmp_path / "t", "folder")
     for options, message in (
         ({"on_error": "ignore"}, "on_error"),
         ({"crop": (0, 5)}, "crop must be"),
@@ -115,7 +115,7 @@ def test_what_is_no_scene_number_is_one_clear_error(tmp_path):
 
 
 def test_the_first_picture_may_be_the_damaged_one(tmp_path):
-    export(make("tetrominoes", 4), tmp_path / "t", "folder", progress=False)
+    export(make("tetrominoes", 4), tmp_path / "t", "folder")
     images = tmp_path / "t" / "images"
     for content in (b"", b"no picture", (images / "000000.png").read_bytes()[:200]):
         (images / "000000.png").write_bytes(content)

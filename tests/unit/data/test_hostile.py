@@ -198,7 +198,7 @@ def test_any_damage_is_one_clear_error(tmp_path, format):
     elif format == "published":
         write_hdf5(whole := tmp_path / "w.hdf5")
     else:
-        export(make("tetrominoes", 2), whole, format, progress=False)
+        export(make("tetrominoes", 2), whole, format)
     for k in range(60):
         path = whole.with_stem(f"{k}")  # a new name each: HDF5 knows open files again
         if format == "folder":
@@ -242,7 +242,7 @@ def replaced(value, at: tuple, junk):
 
 def test_any_nonsense_with_a_right_checksum_is_one_clear_error(tmp_path):
     dice, path = random.Random(0), tmp_path / "a.tfrecords"
-    export(make("tetrominoes", 1), path, "tfrecord", progress=False)
+    export(make("tetrominoes", 1), path, "tfrecord")
     example = gzip.decompress(path.read_bytes())[12:-4]
     features = {name: value.tobytes() for name, value in tfrecord.decode(memoryview(example), "").items()}
     header = json.loads(features["slotlib"])
@@ -272,7 +272,7 @@ def test_features_of_another_kind_are_one_clear_error(tmp_path, name):
 
 def test_any_nonsense_in_clevr_scenes_is_one_clear_error(tmp_path):
     dice, path = random.Random(0), tmp_path / "c"
-    export(make("clevr", 2, resolution=16, num_objects=3), path, "folder", progress=False)
+    export(make("clevr", 2, resolution=16, num_objects=3), path, "folder")
     file = path / "scenes" / "CLEVR_train_scenes.json"
     content = json.loads(file.read_text())
     for scene in content["scenes"]:
