@@ -74,8 +74,8 @@ def combinations(
 
 def bounds(num_objects: int | Sequence[int], most: int) -> tuple[int, int]:
     """The least and the most of `num_objects`, which is one number for both or the two, within 1 to `most`."""
-    pair = (num_objects, num_objects) if isinstance(num_objects, int) else tuple(num_objects)
-    whole = len(pair) == 2 and all(isinstance(bound, int) for bound in pair)
+    pair = tuple(num_objects) if isinstance(num_objects, Sequence) else (num_objects, num_objects)
+    whole = len(pair) == 2 and all(isinstance(bound, int) and not isinstance(bound, bool) for bound in pair)
     if not whole or not 1 <= pair[0] <= pair[1] <= most:
         raise ValueError(
             f"num_objects must be within 1 to {most}, a number or (least, most) with least <= most, got {num_objects}"
