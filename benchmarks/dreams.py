@@ -34,9 +34,10 @@ from torch.nn import functional as F
 
 from benchmarks.measure import machine
 from slotlib import checkpoint, data, plots, zoo
+from slotlib.counting import count_objects
 from slotlib.evaluation import evaluate
 from slotlib.prior import CodePrior
-from slotlib.svq import count_objects, information, objects_found
+from slotlib.svq import information, objects_found
 
 RESULTS = Path(__file__).with_name("dreams.json")
 PICTURES = Path(__file__).parents[1] / "book" / "assets" / "benchmarks"

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from slotlib import check
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.counting import pixels_owned
 from slotlib.data.targets import VALUES
 from slotlib.decoders import Drawing, Masks, ends
 from slotlib.encoders import Features, Images
@@ -36,7 +37,6 @@ from slotlib.likelihoods import compose
 from slotlib.model import Draws, Ramp, Scenes
 from slotlib.set_prediction import SetPredictor, SetPredictorConfig
 from slotlib.slot_attention import Attention, Slots, glorot_
-from slotlib.svq import pixels_owned
 from slotlib.vq import nearest
 
 Keep = Float[Tensor, "batch slots"]
@@ -456,17 +456,8 @@ class Chosen(NamedTuple):
 def painted(model: SlotAutoencoder, images: Images, chosen: Chosen, grid: torch.Size) -> AdaptiveOutput:
     """What the slots draw that were kept. `grid` is that of the features."""
     drawing = kept_only(model.decoder(chosen.slots), chosen.keep)
-    picture, masks = compose(drawing)
-    return AdaptiveOutput(
-        reconstruction=(picture + 1) / 2,
-        slot_images=((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:]),
-        masks=model.likelihood.masks(drawing, images * 2 - 1),
-        slots=chosen.slots,
-        attention=chosen.attention.unflatten(-1, grid),
-        drawn_masks=masks,
-        keep=chosen.keep,
-        keep_probability=chosen.keep_probability,
-    )
+    whole = model.output(drawing, images, chosen.slots, chosen.attention.unflatten(-1, grid))
+    return AdaptiveOutput(**whole._asdict(), keep=chosen.keep, keep_probability=chosen.keep_probability)
 
 
 def least_cost(

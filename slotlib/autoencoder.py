@@ -66,6 +66,12 @@ def checked(config: Any, kind: type, where: str = "") -> Any:
     return config
 
 
+def shown(drawing: Drawing) -> tuple[Images, Float[Tensor, "batch slots 3 height width"], Masks]:
+    """Of a whole drawing, in [0, 1]: the picture, what each slot paints, and the drawn masks."""
+    picture, masks = compose(drawing)
+    return (picture + 1) / 2, ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:]), masks
+
+
 def squared_error(images: Images, others: Images) -> Float[Tensor, "batch"]:
     """Of each image, averaged over pixels and channels."""
     return (images - others).square().mean(dim=(1, 2, 3))
@@ -262,15 +268,15 @@ class SlotAutoencoder(WithSlots, Model):
             best = best + torch.arange(len(best), device=images.device) * restarts
             slots, attention = slots[best], attention[best]
             drawing = Drawing(drawing.colours[best], drawing.logits[best])
-        picture, masks = compose(drawing)
-        return AutoencoderOutput(
-            reconstruction=(picture + 1) / 2,
-            slot_images=((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:]),
-            masks=self.likelihood.masks(drawing, target),
-            slots=slots,
-            attention=attention.unflatten(-1, grid),
-            drawn_masks=masks,
-        )
+        return self.output(drawing, images, slots, attention.unflatten(-1, grid))
+
+    def output(
+        self, drawing: Drawing, images: Images, slots: Slots, attention: Float[Tensor, "batch slots h w"]
+    ) -> AutoencoderOutput:
+        """A drawing of `images`, and the slots that it was made from."""
+        picture, slot_images, drawn_masks = shown(drawing)
+        masks = self.likelihood.masks(drawing, images * 2 - 1)
+        return AutoencoderOutput(picture, slot_images, masks, slots, attention, drawn_masks)
 
     def scored_masks(self, output: Any) -> dict[str, Masks]:
         """The drawn ones; of a mixture the posterior too."""

@@ -8,7 +8,7 @@ single precision, and the stage: how to draw scenes as those the model was train
 import base64
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,20 +35,27 @@ def export(name_or_path: Path | str, folder: Path | str) -> Path:
     path = zoo.find(name_or_path)
     model = checkpoint.load(path)
     tensors = {name: each for name, each in model.state_dict().items() if not name.endswith(TRAINING)}
-    numbers = torch.cat([tensor.flatten().float() for tensor in tensors.values()]).numpy().astype("<f4")
-    # The first bytes of all numbers, then their second ones, and so on: a server can compress exponents side by side.
-    planes = numbers.view("u1").reshape(-1, 4).T.tobytes()
+    numbers = planes(tensors.values())
     content = {
         "model": checkpoint.spec(model),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
-        "crc32": zlib.crc32(planes),
+        "crc32": zlib.crc32(numbers),
         "stage": stage(model.card.get("dataset") or {}),
-        "data": base64.b64encode(planes).decode(),
+        "data": base64.b64encode(numbers).decode(),
     }
     script = f"(slotlab.weights ??= {{}})[{json.dumps(path.name)}] = {json.dumps(content)};\n"
     out = checkpoint.writable_folder(folder) / f"{path.name}.js"
     checkpoint.write(out, script.encode())
     return out
+
+
+def planes(tensors: Iterable[torch.Tensor]) -> bytes:
+    """All numbers in single precision: the lowest bytes of all, then their second ones, and so on.
+
+    So a server can compress exponents side by side.
+    """
+    numbers = torch.cat([tensor.flatten().float() for tensor in tensors]).numpy().astype("<f4")
+    return numbers.view("u1").reshape(-1, 4).T.tobytes()
 
 
 def stage(dataset: dict[str, Any]) -> Stage | None:
@@ -114,8 +121,8 @@ def _multi_dsprites(options: dict[str, Any]) -> tuple[Stage, Callable[[Objects],
     look = multi_dsprites.LOOKS[options.get("look", multi_dsprites.LOOK)]
 
     def outline(distance: Callable[..., Any]) -> list[Any]:
-        kind = distance.func if isinstance(distance, partial) else distance
-        return [kind.__name__.strip("_"), distance.keywords if isinstance(distance, partial) else {}]
+        kind, numbers = (distance.func, distance.keywords) if isinstance(distance, partial) else (distance, {})
+        return [kind.__name__.strip("_"), numbers]
 
     described = {
         "outlines": [outline(distance) for distance in look.outlines],

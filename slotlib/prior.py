@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from slotlib import check, checkpoint, zoo
 from slotlib.autoencoder import checked
+from slotlib.counting import pixels_owned
 from slotlib.encoders import Images
 from slotlib.model import Draws, Look, Model, Scenes
-from slotlib.svq import Codes, Drawn, Tokeniser, merge_synonyms, pixels_owned
+from slotlib.svq import Codes, Drawn, Tokeniser, merge_synonyms
 
 logger = logging.getLogger(__name__)
 

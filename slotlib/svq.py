@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slotlib import check, metrics
-from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder, WithSlots, checked
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder, WithSlots, checked, shown
+from slotlib.counting import pixels_owned
 from slotlib.decoders import Masks, SeparableDecoder, ends
 from slotlib.encoders import Images
-from slotlib.likelihoods import compose
 from slotlib.model import Draws, Ramp, Scenes
 from slotlib.slot_attention import Attention, AttentionConfig, Prepared, SlotAttention, SlotHistory, Slots
 from slotlib.vq import (
@@ -389,15 +389,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
     @torch.no_grad()
     def decode(self, codes: Codes) -> Drawn:
         drawing = self.decoder(self.slots_of(codes))
-        picture, masks = compose(drawing)
-        colours = ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:])
-        return Drawn((picture + 1) / 2, colours, masks, drawing.logits)
-
-
-def pixels_owned(masks: Masks) -> Int[Tensor, "batch slots"]:
-    """How many pixels each slot owns, by argmax."""
-    check.tensor("masks", masks, "floating point", "batch slots height width")
-    return F.one_hot(masks.argmax(dim=1), masks.shape[1]).flatten(1, 2).sum(dim=1)
+        return Drawn(*shown(drawing), drawing.logits)
 
 
 # --- synonyms ---
@@ -499,12 +491,6 @@ def swap(codes: Codes, block: int, first: int, second: int) -> Codes:
     swapped = codes.clone()
     swapped[:, [first, second], block] = codes[:, [second, first], block]
     return swapped
-
-
-def count_objects(masks: Masks, least: int = 20) -> Int[Tensor, "batch"]:
-    """Slots that own at least `least` pixels, but for the largest of them, the background."""
-    check.whole("least", least, least=0)
-    return (pixels_owned(masks) >= least).sum(dim=1) - 1
 
 
 class Objects(NamedTuple):

@@ -7,7 +7,10 @@ what is defined there would be looked through anew at every call, at a third of 
 """
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import beartype
 import jaxtyping
@@ -63,6 +66,21 @@ pytest.raises = Raises
 def root() -> Path:
     """The root of the repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def run_page(root) -> Callable[[str], tuple[dict[str, Any], list[tuple]]]:
+    """Runs a page's Python from top to bottom, and says what it leaves, and what it prints."""
+
+    def run(name):
+        text = (root / "book" / f"{name}.md").read_text("utf-8")
+        names, printed = {}, []
+        names["print"] = lambda *words, **_: printed.append(words)
+        for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            exec(code, names)
+        return names, printed
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,7 @@ from test_site import HTML, PHONE, ROOT, visit
 browser, built, site = test_site.browser, test_site.built, test_site.site  # fixtures
 LAB = ROOT / "book" / "lab"
 BUNDLES = ROOT / "book" / "assets" / "lab"
-LABS = {"desk": "chapters/03_object_discovery.html"}
-"""On which page each lab is. Those named here are tested control by control."""
-DESK = LABS["desk"]
+DESK = "chapters/03_object_discovery.html"
 PATIENCE = 30_000  # ms; a lab answers in a tenth of a second, but test machines are busy
 
 
@@ -50,12 +48,16 @@ def test_sources_pass_their_own_checks(node, script):
 # --- in the page ------------------------------------------------------------------------------
 
 
-def start(tab, name="desk", state="ready"):
-    """Scroll to a lab and wait until it is in this state."""
-    section = tab.locator(f'section[data-lab="{name}"]')
+def start(tab, state="ready"):
+    """Scroll to the lab and wait until it is in this state."""
+    section = tab.locator("section[data-lab]")
     section.scroll_into_view_if_needed()
-    tab.wait_for_selector(f'section[data-lab="{name}"][data-state="{state}"]', timeout=PATIENCE)
+    arrived(tab, state)
     return section
+
+
+def arrived(tab, state="ready"):
+    tab.wait_for_selector(f'section[data-lab="desk"][data-state="{state}"]', timeout=PATIENCE)
 
 
 SEEN = """section => [
@@ -97,6 +99,24 @@ def move(control) -> None:
         control.press("Space")
 
 
+def drag(tab, box, far: tuple[float, float]) -> None:
+    """With the mouse, from the middle of `box`."""
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x, y)
+    tab.mouse.down()
+    tab.mouse.move(x + far[0], y + far[1], steps=5)
+    tab.mouse.up()
+
+
+def swipe(tab, box, far: float) -> None:
+    """With a finger, downwards from the middle of `box`."""
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    finger = tab.context.new_cdp_session(tab)
+    for kind, down in (("touchStart", 0), ("touchMove", far / 2), ("touchMove", far), ("touchEnd", None)):
+        touches = [] if down is None else [{"x": x, "y": y + down}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+
+
 CONTROLS = "input, select, button:not([data-lab-aside])"
 
 
@@ -114,10 +134,9 @@ def test_it_answers_from_a_file_and_from_a_server(browser, site, base):
         assert (log.foreign, log.missing, log.errors) == ([], [], [])
 
 
-@pytest.mark.parametrize(("lab", "page"), LABS.items())
-def test_every_control_moves_what_is_shown(browser, site, lab, page):
-    with visit(browser, site, page) as (tab, log):
-        section = start(tab, lab)
+def test_every_control_moves_what_is_shown(browser, site):
+    with visit(browser, site, DESK) as (tab, log):
+        section = start(tab)
         before, moved = seen(section), set()
         for control in section.locator(CONTROLS).all():
             name = name_of(control)
@@ -212,13 +231,9 @@ def test_a_piece_can_be_dragged_and_moved_by_keys(browser, site):
         before = changed(section, before)
         piece.press("t")
         before = changed(section, before)
-        box, canvas = piece.bounding_box(), section.locator(".lab-draggable canvas").bounding_box()
-        for to in [(canvas["x"] + 20, canvas["y"] + canvas["height"] - 20), (-50, 3000)]:  # far outside, too
-            tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-            tab.mouse.down()
-            tab.mouse.move(*to, steps=5)
-            tab.mouse.up()
-            seen(section)
+        for far in [(-60, 40), (-500, 3000)]:  # far outside, too
+            drag(tab, piece.bounding_box(), far)
+            before = changed(section, before)
         assert section.get_attribute("data-state") == "ready"
         assert log.errors == []
 
@@ -229,16 +244,7 @@ def test_a_finger_drags_a_piece_and_does_not_scroll_the_page(browser, site):
     tab.goto(site + DESK)
     section = start(tab)
     before, scrolled = seen(section), tab.evaluate("scrollY")
-    box = section.locator(".lab-handle").nth(1).bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    finger = context.new_cdp_session(tab)
-    for kind, points in [
-        ("touchStart", [(x, y)]),
-        *(("touchMove", [(x + far, y + far)]) for far in range(5, 40, 5)),
-        ("touchEnd", []),
-    ]:
-        touches = [{"x": across, "y": down} for across, down in points]
-        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+    swipe(tab, section.locator(".lab-handle").nth(1).bounding_box(), 35)
     changed(section, before)
     assert tab.evaluate("scrollY") == scrolled
     context.close()
@@ -273,7 +279,7 @@ def test_its_settings_are_in_the_address_and_links_set_them(browser, site):
 
 def test_a_link_from_elsewhere_starts_it(browser, site):
     with visit(browser, site, f"{DESK}#lab=desk&slots=9&iterations=99&nonsense=1") as (tab, log):
-        tab.wait_for_selector('section[data-lab="desk"][data-state="ready"]', timeout=PATIENCE)
+        arrived(tab)
         assert tab.get_by_role("slider", name="Slots", exact=True).input_value() == "9"
         assert log.errors == []
 
@@ -281,7 +287,7 @@ def test_a_link_from_elsewhere_starts_it(browser, site):
 def test_a_button_starts_it_too(browser, site):
     with visit(browser, site, DESK) as (tab, _):
         tab.locator("[data-lab-start]").evaluate("button => button.click()")
-        tab.wait_for_selector('section[data-lab="desk"][data-state="ready"]', timeout=PATIENCE)
+        arrived(tab)
         assert tab.locator("[data-lab-start]").count() == 0
 
 

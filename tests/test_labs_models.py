@@ -4,11 +4,14 @@ What they compute is tested against golden values in book/lab/test (Vitest); her
 are run, and have to print what the page shows.
 """
 
+from pathlib import Path
+
 import pytest
 import test_labs_pure
-from test_labs_pure import DESKTOP, PHONE, code, opened, readouts, setting
+from test_labs import drag, move, name_of, swipe
+from test_labs_pure import check_that_it_cannot_start, code, opened, readouts, setting
+from test_site import DESKTOP, HTML, PHONE, ROOT
 
-ROOT = test_labs_pure.LAB.parents[1]
 NAMES = ("landing", "stargazer", "describe")
 
 browser = test_labs_pure.browser
@@ -27,22 +30,6 @@ def looks(tab) -> list[str]:
 
 def controls(tab):
     return tab.locator("section :is(input, select, button):not([data-lab-aside], [data-lab-aside] *)").all()
-
-
-def name_of(control) -> str:
-    return control.evaluate("it => (it.labels?.[0] ?? it).textContent.trim()")
-
-
-def move(control) -> None:
-    """Set a control to something else, as a reader at the keyboard would."""
-    kind = control.evaluate("it => it.type")
-    if kind == "range":
-        control.press("ArrowLeft" if control.input_value() == control.get_attribute("max") else "ArrowRight")
-    elif kind == "select-one":
-        options = control.locator("option").evaluate_all("all => all.map(each => each.value)")
-        control.select_option(next(each for each in options if each != control.input_value()))
-    else:
-        control.press("Space")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,31 +81,7 @@ def test_nonsense_in_the_address_is_no_harm(browser, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_its_weights_it_says_so_in_a_sentence(browser, name):
-    tab = browser.new_page()
-    tab.route("**/weights/*.js", lambda route: route.abort())
-    tab.goto((test_labs_pure.LAB / "try.html").as_uri() + f"?{name}")
-    tab.wait_for_selector("section[data-state=failed]")
-    assert tab.locator("[role=alert]").inner_text().startswith("This experiment could not start")
-    assert "Here stands a picture." in tab.locator("section").inner_text()
-    tab.close()
-
-
-def drag(tab, box, far: tuple[float, float]) -> None:
-    """With the mouse, from the middle of `box`."""
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    tab.mouse.move(x, y)
-    tab.mouse.down()
-    tab.mouse.move(x + far[0], y + far[1], steps=4)
-    tab.mouse.up()
-
-
-def swipe(tab, box, far: float) -> None:
-    """With a finger, downwards from the middle of `box`."""
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    finger = tab.context.new_cdp_session(tab)
-    for kind, down in (("touchStart", 0), ("touchMove", far / 2), ("touchMove", far), ("touchEnd", None)):
-        touches = [] if down is None else [{"x": x, "y": y + down}]
-        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touches})
+    check_that_it_cannot_start(browser, name, lambda tab: tab.route("**/weights/*.js", lambda route: route.abort()))
 
 
 # --- landing --------------------------------------------------------------------------------------
@@ -150,13 +113,17 @@ def test_a_finger_drags_a_piece_and_the_page_stays(browser):
         assert tab.evaluate("scrollY") == 0
 
 
-@pytest.mark.parametrize("javascript", [True, False])
-def test_it_is_on_the_first_screen_of_the_landing_page(browser, javascript):
-    html = ROOT / "book" / "_build" / "html" / "book" / "index.html"
+def built(page: str) -> Path:
+    html = HTML / f"{page}.html"
     if not html.exists():
         pytest.skip("there is no built book: run `make book` first")
+    return html
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+def test_it_is_on_the_first_screen_of_the_landing_page(browser, javascript):
     tab = browser.new_page(viewport={"width": DESKTOP, "height": 900}, java_script_enabled=javascript)
-    tab.goto(html.as_uri())
+    tab.goto(built("book/index").as_uri())
     section = tab.locator("section[data-lab=landing]")
     if javascript:
         tab.wait_for_selector("section[data-state=ready]")
@@ -175,11 +142,9 @@ def test_it_is_on_the_first_screen_of_the_landing_page(browser, javascript):
 
 @pytest.mark.parametrize("page", ["chapters/02_slot_attention", "book/index"])
 def test_pages_that_ask_something_listen(page):
-    html = ROOT / "book" / "_build" / "html" / f"{page}.html"
-    if not html.exists():
-        pytest.skip("there is no built book: run `make book` first")
-    asks = "<summary>Answer</summary>" in html.read_text("utf-8")
-    assert ("lab/quiz.js" in html.read_text("utf-8")) == asks == page.startswith("chapters")
+    html = built(page).read_text("utf-8")
+    asks = "<summary>Answer</summary>" in html
+    assert ("lab/quiz.js" in html) == asks == page.startswith("chapters")
 
 
 # --- stargazer ------------------------------------------------------------------------------------

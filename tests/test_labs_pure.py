@@ -9,21 +9,21 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 import test_site
 import torch
+from test_labs import BUNDLES, LAB, drag, swipe
+from test_site import DESKTOP, PHONE
 
-LAB = Path(__file__).parents[1] / "book" / "lab"
-QUIZ = LAB.parent / "assets" / "lab" / "quiz.js"
+QUIZ = BUNDLES / "quiz.js"
 sys.path.insert(0, str(LAB))
 import golden_pure  # noqa: E402
 
 NAMES = ("queries", "paint", "cobweb")
-PHONE, DESKTOP = 390, 1280
 
 browser = test_site.browser
 
@@ -61,6 +61,17 @@ def opened(browser, name: str, settings: str = "", width: int = DESKTOP, **conte
     tab.context.close()
 
 
+def check_that_it_cannot_start(browser, name: str, spoil: Callable[[Any], object]) -> None:
+    """On a page that was spoiled first, a lab says so in a sentence above what stood there before."""
+    tab = browser.new_page()
+    spoil(tab)
+    tab.goto((LAB / "try.html").as_uri() + f"?{name}")
+    tab.wait_for_selector("section[data-state=failed]")
+    assert tab.locator("[role=alert]").inner_text().startswith("This experiment could not start")
+    assert tab.locator("section p").last.inner_text() == "Here stands a picture."
+    tab.close()
+
+
 def readouts(tab) -> dict[str, str]:
     """What the lab shows in numbers, by name."""
     shown = tab.locator(".lab-readout").evaluate_all(
@@ -84,7 +95,7 @@ def setting(tab) -> str:
     return tab.evaluate("location.hash")
 
 
-def move(control, value: Any) -> None:
+def slide(control, value: Any) -> None:
     control.evaluate(
         "(it, value) => { it.value = value; it.dispatchEvent(new Event('input', {bubbles: true})) }", value
     )
@@ -115,9 +126,8 @@ def test_every_control_has_a_name_and_changes_what_is_shown(browser, name):
             before = looks(tab)
             kind = control.evaluate("it => it.type")
             if kind == "range":
-                low, high, now = (float(control.get_attribute(n) or 0) for n in ("min", "max", "value"))
-                now = float(control.input_value())
-                move(control, high if now < (low + high) / 2 else low)
+                low, high = (float(control.get_attribute(end)) for end in ("min", "max"))
+                slide(control, high if float(control.input_value()) < (low + high) / 2 else low)
             elif kind == "select-one":
                 options = control.locator("option").evaluate_all("all => all.map(each => each.value)")
                 control.select_option(next(each for each in options if each != control.input_value()))
@@ -135,7 +145,7 @@ def test_reset_brings_the_start_back_and_the_address_says_what_is_set(browser, n
     with opened(browser, name) as tab:
         before = looks(tab)
         slider = tab.locator("input[type=range]").first
-        move(slider, slider.get_attribute("max"))
+        slide(slider, slider.get_attribute("max"))
         changed, address = looks(tab), setting(tab)
         assert changed != before
         tab.get_by_role("button", name="Reset").click()
@@ -154,7 +164,7 @@ def test_it_fits_a_phone_in_the_dark_and_says_what_changed(browser, name):
         tab.wait_for_function("document.querySelector('[role=status]').textContent.length > 10")
         first = said.text_content()
         slider = tab.locator("input[type=range]").first
-        move(slider, slider.get_attribute("max"))
+        slide(slider, slider.get_attribute("max"))
         tab.wait_for_function("first => document.querySelector('[role=status]').textContent !== first", arg=first)
 
 
@@ -197,11 +207,7 @@ def test_queries_are_dragged_with_the_pointer_and_the_keyboard(browser):
     with opened(browser, "queries", "softmax=queries") as tab:
         plane = tab.locator(".lab-draggable canvas").bounding_box()
         handle = tab.get_by_role("button", name="Query 1")
-        box = handle.bounding_box()
-        tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        tab.mouse.down()
-        tab.mouse.move(plane["x"] - 50, plane["y"] - 50, steps=4)  # outside: it stops at the edge
-        tab.mouse.up()
+        drag(tab, handle.bounding_box(), (-2000, -2000))  # far outside: it stops at the edge
         tab.wait_for_timeout(100)
         box = handle.bounding_box()
         assert abs(box["x"] + box["width"] / 2 - plane["x"]) < 1.5
@@ -216,11 +222,7 @@ def test_queries_are_dragged_with_the_pointer_and_the_keyboard(browser):
 def test_a_finger_drags_a_query_and_the_page_stays(browser):
     with opened(browser, "queries", "softmax=queries", width=PHONE, has_touch=True) as tab:
         box = tab.get_by_role("button", name="Query 1").bounding_box()
-        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        touch = tab.context.new_cdp_session(tab)
-        for kind, far in (("touchStart", 0), ("touchMove", 30), ("touchMove", 60), ("touchEnd", None)):
-            points = [] if far is None else [{"x": x, "y": y + far}]
-            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        swipe(tab, box, 60)
         assert "own=" in setting(tab)
         after = tab.get_by_role("button", name="Query 1").bounding_box()
         assert after["y"] - box["y"] == pytest.approx(60, abs=2)

@@ -5,14 +5,13 @@ are run, and what they print must be what the page says.
 """
 
 import gzip
-import re
 
 import pytest
 import test_site
-from test_labs import CONTROLS, changed, move, name_of, seen
-from test_labs_pure import LAB, PHONE, code, opened, readouts, setting
+from test_labs import BUNDLES, CONTROLS, changed, move, name_of, seen
+from test_labs_pure import check_that_it_cannot_start, code, opened, readouts, setting
+from test_site import PHONE
 
-BUNDLES = LAB.parent / "assets" / "lab"
 NAMES = ("words", "write")
 MOST_BYTES = 2 * 2**20
 
@@ -224,10 +223,4 @@ def test_an_address_of_another_model_is_said(browser, settings):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_workers_a_sentence_stands_there(browser, name):
-    tab = browser.new_page()
-    tab.add_init_script("window.Worker = undefined")
-    tab.goto((LAB / "try.html").as_uri() + f"?{name}")
-    tab.wait_for_selector("section[data-state=failed]")
-    assert re.match("This experiment could not start", tab.locator("[role=alert]").inner_text())
-    assert tab.locator("section p").last.inner_text() == "Here stands a picture."
-    tab.close()
+    check_that_it_cannot_start(browser, name, lambda tab: tab.add_init_script("window.Worker = undefined"))

@@ -35,8 +35,8 @@ def offer_model_zoo(app: Sphinx, config: Config) -> None:
     working = [name for name in cards if "iterations" in measured.get(name, {"iterations": {}})]
     working.sort(key=lambda name: (ZOO.index(name) if name in ZOO else len(ZOO), name))
     table = [
-        "| model | parameters | training | FG-ARI, drawn | the paper | posterior | without learning |",
-        "|---|---:|---|---:|---:|---:|---:|",
+        "| model | training | FG-ARI, drawn | the paper | posterior | without learning |",
+        "|---|---|---:|---:|---:|---:|",
     ]
     sections, failures = [], []
     for name in working:
@@ -46,7 +46,7 @@ def offer_model_zoo(app: Sphinx, config: Config) -> None:
         steps = sum(_zoo_steps(stage) for stage in _zoo_stages(card))
         minutes = sum(stage["wall_seconds"] for stage in _zoo_stages(card)) / 60
         table.append(
-            f"| [`{name}`](#zoo-{name}) | {_zoo_parameters(numbers)} | {steps:,} steps, {minutes:.0f} min | "
+            f"| [`{name}`](#zoo-{name}) | {steps:,} steps, {minutes:.0f} min | "
             f"{one['drawn_fg_ari']:.3f} | {PAPER.get(name, '–')} | {posterior} | {_zoo_best_rule(card)} |"
         )
         sections += _zoo_section(name, card, numbers)
@@ -61,8 +61,8 @@ def offer_model_zoo(app: Sphinx, config: Config) -> None:
 def offer_protocol(app: Sphinx, config: Config) -> None:
     """`{{ protocol }}`: FG-ARI of the zoo's models, by their masks, beside rules that have learned nothing."""
     lines = [
-        f"| | slots | images | drawn | posterior | {' | '.join(RULES.values())} |",
-        f"|---|---:|---:|---:|---:|{'---:|' * len(RULES)}",
+        f"| | slots | drawn | posterior | {' | '.join(RULES.values())} |",
+        f"|---|---:|---:|---:|{'---:|' * len(RULES)}",
     ]
     for name in ZOO:
         card = modern(json.loads((ROOT / f"data/checkpoints/{name}.json").read_text("utf-8")))
@@ -74,7 +74,7 @@ def offer_protocol(app: Sphinx, config: Config) -> None:
         ]
         cells = " | ".join("–" if score is None else f"{score:.3f}" for score in scores)
         slots = _zoo_made(card)["attention"]["num_slots"]
-        lines.append(f"| [`{name}`](#zoo-{name}) | {slots} | {one['images']} | {cells} |")
+        lines.append(f"| [`{name}`](#zoo-{name}) | {slots} | {cells} |")
     config.myst_substitutions = {**config.myst_substitutions, "protocol": "\n".join(lines)}
 
 

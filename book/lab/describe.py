@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import torch
-from golden import HERE, packed, write
+from golden import HERE, floats, seeded, write
 from golden_pure import rounded
 from torch.nn import functional as F
 
@@ -23,10 +23,6 @@ SCENES = 9
 CASES = [(8, 10, 7, 0), (0, 16, 14, 5), (4, 6, 7, 2), (3, 1, 1, 9), (5, 12, 3, 1)]
 """Scene, slots, iterations and start."""
 MATCHED = [(1, 1), (3, 5), (5, 3), (6, 6), (2, 7), (16, 16), (10, 10)]
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def scenes() -> dict[str, Any]:
@@ -82,7 +78,7 @@ def golden() -> dict[str, Any]:
             {
                 "scene": scene,
                 "question": {"slots": slots, "iterations": iterations, "start": start},
-                "properties": packed(properties[0].numpy().astype("<f4")),
+                "properties": floats(properties[0]),
                 "pairs": torch.stack(matching.hungarian(cost, real))[:, 0].tolist(),
                 "hungarian": matching.hungarian_loss(cost, real).item(),
                 "chamfer": matching.chamfer_loss(cost).item(),

@@ -72,7 +72,7 @@ def random_numbers() -> list[dict[str, Any]]:
     """One generator after another, each asked several times: few numbers and many, whole blocks of 16 and not."""
     cases = []
     for seed in (0, 7, 2**31 + 5):
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         draws = []
         for kind, count in [
             ("uniform", 5),
@@ -100,20 +100,20 @@ def kinds() -> list[dict[str, Any]]:
     answers = []
     for seed, (kind, changes) in enumerate(KINDS):
         model = checkpoint.made({"class_path": kind, "init_args": {**SMALL, **changes}})
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         with torch.no_grad():
             for tensor in model.state_dict().values():
                 tensor.copy_(torch.randn(tensor.numel(), generator=generator).view_as(tensor) / 3)
             image = torch.rand(3 * RESOLUTION**2, generator=generator).view(1, 3, RESOLUTION, RESOLUTION)
-            out = model.eval()(image, 4, 3, 2, torch.Generator().manual_seed(seed))
+            out = model.eval()(image, 4, 3, 2, seeded(seed))
         answers.append(
             {
                 "model": checkpoint.spec(model),
                 "tensors": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
                 "seed": seed,
-                "found": packed(out.slots[0].numpy().astype("<f4")),
-                "masks": packed(out.masks[0].numpy().astype("<f4")),
-                "reconstruction": packed(out.reconstruction[0].numpy().astype("<f4")),
+                "found": floats(out.slots[0]),
+                "masks": floats(out.masks[0]),
+                "reconstruction": floats(out.reconstruction[0]),
             }
         )
     return answers
@@ -121,6 +121,14 @@ def kinds() -> list[dict[str, Any]]:
 
 def packed(array: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
+
+
+def floats(tensor: torch.Tensor) -> str:
+    return packed(tensor.numpy().astype("<f4"))
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def scenes_of(dataset: dict[str, Any]) -> dict[str, Any]:
@@ -141,7 +149,7 @@ def model_answers(name: str) -> list[dict[str, Any]]:
     images = scenes_of(model.card["dataset"])["image"]
     answers = []
     for i, (slots, iterations, seed, restarts) in enumerate(GRID):
-        out = model(images[[i]], slots, iterations, restarts, torch.Generator().manual_seed(seed))
+        out = model(images[[i]], slots, iterations, restarts, seeded(seed))
         answers.append(
             {
                 "scene": i,
@@ -149,7 +157,7 @@ def model_answers(name: str) -> list[dict[str, Any]]:
                 "iterations": iterations,
                 "seed": seed,
                 "restarts": restarts,
-                "found": packed(out.slots[0].numpy().astype("<f4")),
+                "found": floats(out.slots[0]),
                 "masks": packed(out.masks[0].argmax(0).byte().numpy()),
                 "drawn_masks": packed(out.drawn_masks[0].argmax(0).byte().numpy()),
                 "attention": out.attention[0, :, 0, 0].tolist(),
@@ -166,11 +174,11 @@ def prior_answers(name: str) -> list[dict[str, Any]]:
     blocks, size = model.prior.num_blocks, model.prior.num_codes
     answers = []
     for seed, (temperature, top_p, given) in enumerate(WRITING):
-        begin = torch.randint(size, (1, given, blocks), generator=torch.Generator().manual_seed(seed))
+        begin = torch.randint(size, (1, given, blocks), generator=seeded(seed))
         drawing = {"temperature": temperature, "top_p": top_p}
-        text = model.prior.sample(1, given=begin, **drawing, generator=torch.Generator().manual_seed(seed))
+        text = model.prior.sample(1, given=begin, **drawing, generator=seeded(seed))
         drawn = model.decode(text)
-        start = slotlib.Draws(torch.Generator().manual_seed(seed))
+        start = slotlib.Draws(seeded(seed))
         found = model.autoencoder.tokenise(scenes_of(model.card["dataset"])["image"][[seed]], start)
         answers.append(
             {
@@ -178,7 +186,7 @@ def prior_answers(name: str) -> list[dict[str, Any]]:
                 **drawing,
                 "given": begin.flatten().tolist(),
                 "text": text.flatten().tolist(),
-                "logits": packed(model.prior.logits(text)[0].numpy().astype("<f4")),
+                "logits": floats(model.prior.logits(text)[0]),
                 "image": packed((drawn.image[0] * 255).round().clamp(0, 255).byte().numpy()),
                 "owners": packed(drawn.masks[0].argmax(0).byte().numpy()),
                 "codes": found.flatten().tolist(),
@@ -193,7 +201,6 @@ def write(name: str, content: Any) -> None:
 
 
 def main() -> None:
-    FOLDER.mkdir(exist_ok=True)
     write("random", random_numbers())
     write("kinds", kinds())
     write("stages", [drawn(dataset) for dataset in STAGES])

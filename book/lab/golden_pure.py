@@ -14,22 +14,21 @@ from typing import Any, get_args
 
 import nbformat
 import torch
+from golden import FOLDER, HERE, seeded
 from PIL import Image
 from torch.nn import functional as F
 
 from slotlib import attention, data, implicit, metrics, plots
 
-HERE = Path(__file__).parent
 CHAPTERS = HERE.parents[1] / "chapters"
-Cell = SimpleNamespace
 
 
-def cell(chapter: str, name: str, **names: Any) -> Cell:
+def cell(chapter: str, name: str, **names: Any) -> SimpleNamespace:
     """What the chapter's cell of this id defines, given the `names` it uses."""
     notebook = nbformat.read(CHAPTERS / f"{chapter}.ipynb", as_version=4)
     source = next(each.source for each in notebook.cells if each.id == name)
     exec(source, names)
-    return Cell(**names)
+    return SimpleNamespace(**names)
 
 
 def rounded(values: torch.Tensor) -> Any:
@@ -154,9 +153,6 @@ def scored(true: torch.Tensor, pred: torch.Tensor) -> dict:
 
 
 def chapter_damage() -> Any:
-    def seeded(seed):
-        return torch.Generator().manual_seed(seed)
-
     return cell("04_ari", "scenes", torch=torch, F=F, data=data, seeded=seeded, print=lambda *_, **__: None).damage
 
 
@@ -247,9 +243,9 @@ def written() -> dict[Path, Any]:
     finally:
         torch.set_default_dtype(before)
     return {
-        HERE / "golden" / "attention.json": attention_,
-        HERE / "golden" / "fixed_point.json": fixed_points,
-        HERE / "golden" / "metrics.json": painted(),
+        FOLDER / "attention.json": attention_,
+        FOLDER / "fixed_point.json": fixed_points,
+        FOLDER / "metrics.json": painted(),
         HERE / "src" / "shapes.json": scenes(),
     }
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from golden import FOLDER, WEIGHTS, packed, write
+from golden import WEIGHTS, floats, seeded, write
 from golden_pure import cell, rounded
 from torch import nn
 from torch.nn import functional as F
 
 import slotlib
+from slotlib import lab
 
 CHAPTER = "02_slot_attention"
 FILE = WEIGHTS / "stargazer.js"
@@ -36,10 +37,6 @@ CASES: list[tuple[int, int, int, int, int, float, Change]] = [
     (1, 2, 8, 5, 1, 1, {"normalised": True}),
     (5, 9, 6, 5, 20, 1, {"compete": False, "gru": False}),
 ]
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def chapter(*cells: str) -> dict[str, Any]:
@@ -64,8 +61,7 @@ def load() -> nn.Module:
 
 def export(model: nn.Module, losses: list[float]) -> None:
     tensors = model.state_dict()
-    numbers = torch.cat([tensor.flatten() for tensor in tensors.values()]).numpy().astype("<f4")
-    planes = numbers.view("u1").reshape(-1, 4).T.tobytes()  # as slotlib/lab.py
+    planes = lab.planes(tensors.values())
     content = {
         "card": {
             "made by": f"book/lab/stargazer.py, with the cells skies, model and train of chapters/{CHAPTER}.ipynb",
@@ -129,9 +125,9 @@ def golden() -> list[dict[str, Any]]:
             {
                 "sky": {"orbits": orbits, "number": sky, "dots": rounded(dots[0]), "orbit": orbit[0].tolist()},
                 "question": {"slots": slots, "iterations": iterations, "start": start, "noise": noise, **change},
-                "trail": packed(trail.numpy().astype("<f4")),
-                "attention": packed(attention.numpy().astype("<f4")),
-                "drawings": packed(drawings.numpy().astype("<f4")),
+                "trail": floats(trail),
+                "attention": floats(attention),
+                "drawings": floats(drawings),
                 "loss": -names["log_likelihood"](dots, drawings[None]).mean().item(),
                 "sureness": attention.amax(dim=0).mean().item(),
                 "likeness": (chance @ chance.mT).sum().sub(slots).item() / max(slots * (slots - 1), 1),
@@ -144,7 +140,6 @@ def golden() -> list[dict[str, Any]]:
 def main() -> None:
     trained = chapter("skies", "model", "train")
     export(trained["model"], trained["losses"])
-    FOLDER.mkdir(exist_ok=True)
     write("stargazer", golden())
 
 

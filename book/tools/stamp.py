@@ -30,15 +30,17 @@ sys.path.insert(0, clone)
 try:
     import slotlib.course
 except ModuleNotFoundError as missing:
-    source = clone or os.environ.get("SLOTLIB_SOURCE") or (REPOSITORY and "git+" + REPOSITORY)
+    source = clone or os.environ.get("SLOTLIB_SOURCE")
+    source = source or (REPOSITORY and "git+" + REPOSITORY)
     if not source:
         raise ModuleNotFoundError(
-            "slotlib is missing. Open this notebook inside a clone of the book, or set "
-            "SLOTLIB_SOURCE in the environment to something pip can install: a slotlib "
-            "wheel, or git+https://..."
+            "slotlib is missing. Open this notebook inside a clone of the "
+            "book, or set SLOTLIB_SOURCE in the environment to something pip "
+            "can install: a slotlib wheel, or git+https://..."
         ) from None
     print(f"{missing}: installing from {source}")
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", source], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, source], check=True)
     import slotlib.course
 """
 

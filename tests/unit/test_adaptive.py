@@ -250,15 +250,16 @@ def test_a_module_may_return_slots_alone_first_or_by_name():
 
 
 def test_in_evaluation_nothing_is_drawn():
-    adaptive = AdaptiveSlots(Constant(torch.randn(2, SLOTS, DIM)), DIM)
-    nn.init.normal_(adaptive.keep_or_drop.logit[-1].weight)
+    adaptive = AdaptiveSlots(Constant(torch.randn(2, SLOTS, DIM, generator=generator(9))), DIM)
+    nn.init.normal_(adaptive.keep_or_drop.logit[-1].weight, generator=generator(1))
     drawn = {tuple(adaptive(torch.zeros(1)).keep.flatten().tolist()) for _ in range(50)}
     assert len(drawn) > 1
     adaptive.eval()
     before = torch.get_rng_state()
     first = adaptive(torch.zeros(1))
     assert (torch.get_rng_state() == before).all()
-    close(first.keep, (first.logits > 0).float(), atol=0)
+    likely = first.logits >= first.logits.amax(dim=1, keepdim=True).clamp(max=0)  # or the likeliest, where none is
+    close(first.keep, likely.float(), atol=0)
 
 
 def test_one_generator_decides_all(model):

@@ -9,14 +9,8 @@ from slotlib import cli, data, diagnosis, training
 
 
 @pytest.fixture(scope="module")
-def session(root):
-    """What the page's code leaves, run from top to bottom."""
-    text = (root / "book" / "all_the_same.md").read_text("utf-8")
-    names, printed = {}, []
-    names["print"] = lambda *words, **_: printed.append(words)
-    for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(code, names)
-    return names, printed
+def session(run_page):
+    return run_page("all_the_same")
 
 
 def test_its_three_models_show_the_signs_it_names(session):

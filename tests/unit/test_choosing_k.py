@@ -14,13 +14,8 @@ def text(root):
 
 
 @pytest.fixture(scope="module")
-def session(text):
-    """What the page's code leaves, run from top to bottom, and what it prints."""
-    names, printed = {}, []
-    names["print"] = lambda *words, **_: printed.append(words)
-    for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        exec(code, names)
-    return names, printed
+def session(run_page):
+    return run_page("choosing_k")
 
 
 def test_on_shapes_both_plateaus_stand_at_the_true_number(session):

@@ -29,6 +29,19 @@ def test_scores_of_a_case_by_hand():
     assert counting.score(TRUE, FOUND) == (0.75, 0.5, 0.25)
 
 
+def test_objects_are_slots_with_enough_pixels_but_the_background():
+    owner = torch.zeros(2, 8, 8, dtype=torch.int64)
+    owner[:, :5, :4], owner[0, 6:, 6:] = 2, 3  # of 20 and of 4 pixels
+    masks = torch.nn.functional.one_hot(owner, 5).movedim(-1, 1).float()
+    assert counting.pixels_owned(masks).tolist() == [[40, 0, 20, 4, 0], [44, 0, 20, 0, 0]]
+    assert counting.count_objects(masks).tolist() == [1, 1]
+    assert counting.count_objects(masks, 4).tolist() == [2, 1]
+    with pytest.raises(ValueError, match="least must be a whole number"):
+        counting.count_objects(masks, None)
+    with pytest.raises(ValueError, match="masks must be floating point"):
+        counting.count_objects(masks[0])
+
+
 def test_counts_must_be_whole_and_one_of_each_per_image():
     with pytest.raises(ValueError, match=r"true must be integers \[batch\], got torch.float32"):
         counting.score(TRUE.float(), FOUND)

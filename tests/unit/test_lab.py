@@ -27,11 +27,21 @@ def read(path):
     return script[1], json.loads(script[2])
 
 
+@pytest.fixture(scope="module")
 def golden():
     spec = importlib.util.spec_from_file_location("golden", GOLDEN.parent / "golden.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def floats(packed):
+    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<f4")
+
+
+def stored(kind):
+    """Names of the models with golden values of this kind."""
+    return sorted(path.stem.removeprefix(kind) for path in GOLDEN.glob(f"{kind}*.json"))
 
 
 def test_a_script_holds_the_model(tmp_path, capsys):
@@ -82,26 +92,24 @@ def test_the_shipped_scripts_are_those_of_the_shipped_models(name, tmp_path):
     assert lab.export(name, tmp_path).read_bytes() == (WEIGHTS / f"{name}.js").read_bytes(), MEND
 
 
-def test_golden_scenes_are_those_of_the_datasets():
-    stored = json.loads((GOLDEN / "stages.json").read_text("utf-8"))
-    assert stored == [golden().drawn(dataset) for dataset in golden().STAGES], MEND
+def test_golden_scenes_are_those_of_the_datasets(golden):
+    before = json.loads((GOLDEN / "stages.json").read_text("utf-8"))
+    assert before == [golden.drawn(dataset) for dataset in golden.STAGES], MEND
 
 
-@pytest.mark.parametrize("name", sorted(path.stem.removeprefix("prior_") for path in GOLDEN.glob("prior_*.json")))
-def test_golden_texts_are_what_slotlib_writes(name):
-    stored, now = json.loads((GOLDEN / f"prior_{name}.json").read_text("utf-8")), golden().prior_answers(name)
-    for before, after in zip(stored, now, strict=True):
-        logits = [
-            np.frombuffer(zlib.decompress(base64.b64decode(each.pop("logits"))), "<f4") for each in (before, after)
-        ]
+@pytest.mark.parametrize("name", stored("prior_"))
+def test_golden_texts_are_what_slotlib_writes(golden, name):
+    answers = json.loads((GOLDEN / f"prior_{name}.json").read_text("utf-8"))
+    for before, now in zip(answers, golden.prior_answers(name), strict=True):
+        logits = [floats(each["logits"]) for each in (before, now)]
         np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4, err_msg=MEND)
         written = "text", "codes", "with_blanks"
-        assert [before[key] for key in written] == [after[key] for key in written], MEND
+        assert [before[key] for key in written] == [now[key] for key in written], MEND
 
 
-@pytest.mark.parametrize("name", sorted(path.stem.removeprefix("model_") for path in GOLDEN.glob("model_*.json")))
-def test_golden_values_are_what_pytorch_says(name):
-    stored, now = json.loads((GOLDEN / f"model_{name}.json").read_text("utf-8")), golden().model_answers(name)
-    for before, after in zip(stored, now, strict=True):
-        slots = [np.frombuffer(zlib.decompress(base64.b64decode(each["found"])), "<f4") for each in (before, after)]
+@pytest.mark.parametrize("name", stored("model_"))
+def test_golden_values_are_what_pytorch_says(golden, name):
+    answers = json.loads((GOLDEN / f"model_{name}.json").read_text("utf-8"))
+    for before, now in zip(answers, golden.model_answers(name), strict=True):
+        slots = [floats(each["found"]) for each in (before, now)]
         np.testing.assert_allclose(*slots, rtol=1e-4, atol=1e-4, err_msg=MEND)

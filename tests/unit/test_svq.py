@@ -398,7 +398,6 @@ def test_objects_are_paired_with_the_slots_that_cover_them():
     found = svq.objects_found(lambda image, generator: known, scenes)
     assert found.codes[:, 0].tolist() == [2, 0] * 6 and found.slots[:, 0].tolist() == [2.5, 0.5] * 6
     assert torch.equal(found.properties["colour"], scenes["objects"]["colour"][scenes["objects"]["present"]])
-    assert svq.count_objects(masks).tolist() == [2] * 6
     free = AutoencoderOutput(None, None, masks, slots, None, None)
     continuous = svq.objects_found(lambda image, generator: free, scenes)
     assert continuous.codes is None and torch.equal(continuous.slots, found.slots)
@@ -424,8 +423,6 @@ def test_an_object_that_cannot_be_seen_is_left_out():
         (lambda codes: svq.swap(codes, 0, 0, 3), "second must be below 3, got 3"),
         (lambda codes: svq.swap(codes, 0, -1, 1), "first must be a whole number, at least 0, got -1"),
         (lambda codes: svq.swap(codes.float(), 0, 0, 1), "codes must be integers"),
-        (lambda codes: svq.count_objects(torch.rand(2, 3, 4, 4), None), "least must be a whole number"),
-        (lambda codes: svq.count_objects(torch.rand(3, 4, 4)), "masks must be floating point"),
         (lambda codes: svq.information(None), "objects must be what objects_found returns, got None"),
         (lambda codes: svq.information(svq.Objects(codes[0], {}), bins=0), "bins must be a whole number"),
         (lambda codes: svq.objects_found(None, {}), "model must be a model of slots, got None"),

@@ -6,7 +6,21 @@
  */
 import { outlines, type Refine } from "./outlined.ts";
 import * as slotAttention from "./slot_attention.ts";
-import { convolution, layerNorm, linear, plus, relu, row, rows, softmaxOverRows, type Grid, type Rows } from "./tensor.ts";
+import {
+  convolution,
+  layerNorm,
+  linear,
+  map,
+  mlp,
+  plus,
+  relu,
+  row,
+  rows,
+  softmaxOverRows,
+  transposed,
+  type Grid,
+  type Rows,
+} from "./tensor.ts";
 import type { Made, Weights } from "./weights.ts";
 
 const BANDS = { grid: 4, line: 6 };
@@ -53,6 +67,16 @@ export function fourierFeatures(position: number, bands: number): number[] {
   return [...angles.map(Math.sin), ...angles.map(Math.cos)];
 }
 
+/** From the units of images, [0, 1], to those of models, [-1, 1]. */
+export function fromUnits(image: Float32Array): Float32Array {
+  return image.map((value) => value * 2 - 1);
+}
+
+/** And back. */
+export function inUnits(value: number): number {
+  return (value + 1) / 2;
+}
+
 /** `count` numbers from 0 to 1 inclusive. */
 function line(count: number): number[] {
   return Array.from({ length: count }, (_, i) => Math.fround(i / (count - 1)));
@@ -60,17 +84,17 @@ function line(count: number): number[] {
 
 // --- encoder: strided convolutions and Fourier positions ---
 
-export function encoder(weights: Weights): (image: Grid) => Grid {
+/** Features of an image that is `side` pixels wide and high, channel by channel in [-1, 1]. */
+export function encoder(weights: Weights, side: number): (image: Float32Array) => Grid {
   let positions: Rows | undefined;
   return (image) => {
-    let x = image;
+    let x: Grid = { ...transposed(rows(3, side * side, image)), side };
     for (const [at, stride] of [[0, 2], [2, 2], [4, 1]]) {
       const maps = convolution(x, weights.layer(`convolutions.${at}`), stride);
       x = { ...relu(maps), side: maps.side };
     }
     positions ??= linear(gridFeatures(x.side), weights.layer("position.project"));
-    const features = layerNorm(plus(x, positions), weights.layer("norm"));
-    return { ...linear(relu(linear(features, weights.layer("mlp.0"))), weights.layer("mlp.2")), side: x.side };
+    return { ...mlp(layerNorm(plus(x, positions), weights.layer("norm")), weights.part("mlp")), side: x.side };
   };
 }
 
@@ -124,7 +148,7 @@ function separableDecoder(weights: Weights, config: Record<string, any>, side: n
     });
     const logits = drawn.pop()!;
     const slotColour = weights.has("slot_colour.0.weight")
-      ? linear(relu(linear(painted, weights.layer("slot_colour.0"))), weights.layer("slot_colour.2"))
+      ? mlp(painted, weights.part("slot_colour"))
       : undefined;
     const share = slotColour ? shading : 1; // of a colour that varies in space
     const colours = rows(slots.count, 3 * side * side);
@@ -214,7 +238,7 @@ function part(config: Record<string, any>, name: keyof typeof SUPPORTED, kind: s
 export class SlotAutoencoder {
   readonly resolution: number;
   protected readonly attention: Weights;
-  readonly #encode: (image: Grid) => Grid;
+  readonly #encode: (image: Float32Array) => Grid;
   protected readonly decoder: (slots: Rows) => Drawing;
   readonly #likelihood: Likelihood;
   readonly #refine: Refine | undefined;
@@ -228,7 +252,7 @@ export class SlotAutoencoder {
     if (config.attention.num_heads !== 1) throw new Error("The page computes attention with one head only.");
     this.resolution = config.resolution;
     this.attention = weights.part("slot_attention");
-    this.#encode = encoder(weights.part("encoder"));
+    this.#encode = encoder(weights.part("encoder"), this.resolution);
     const decoder = weights.part("decoder");
     this.decoder = separableDecoder(outlined ? decoder.part("draft") : decoder, separable, config.resolution);
     this.#refine = outlined ? outlines(decoder, config.frame, config.resolution) : undefined;
@@ -238,11 +262,8 @@ export class SlotAutoencoder {
 
   /** An image, channel by channel in [0, 1], as slot attention takes it. */
   prepare(image: Float32Array): Prepared {
-    const pixels = this.resolution ** 2;
-    const target = image.map((value) => value * 2 - 1);
-    const grid: Grid = { ...rows(pixels, 3), side: this.resolution };
-    for (let i = 0; i < pixels; i++) for (let c = 0; c < 3; c++) grid.data[3 * i + c] = target[c * pixels + i];
-    const features = this.#encode(grid);
+    const target = fromUnits(image);
+    const features = this.#encode(target);
     return { target, grid: features.side, inputs: slotAttention.prepare(this.attention, features) };
   }
 
@@ -256,14 +277,13 @@ export class SlotAutoencoder {
     const best = costs.indexOf(Math.min(...costs));
     const { history, found, drawing, masks } = tries[best];
     const { picture, masks: drawnMasks } = compose(drawing);
-    const inUnits = (value: number): number => (value + 1) / 2;
     return {
       slots: found,
       attention: history.attention,
       grid,
       drawnMasks,
       masks,
-      slotImages: { ...drawing.colours, data: drawing.colours.data.map(inUnits) },
+      slotImages: map(drawing.colours, inUnits),
       reconstruction: picture.map(inUnits),
       costs,
       best,

@@ -1,6 +1,5 @@
 /** The worlds of points that the queries look at: that of chapter 01, two clouds, and a ring without clumps. */
 import type { Rows } from "./attention.ts";
-import { normal, uniform } from "./double.ts";
 import { Generator } from "./random.ts";
 
 export const CLUMPS: Rows = [
@@ -24,7 +23,7 @@ export interface World {
 
 /** 200 points, as many around each clump's middle, `spread` wide. */
 function around(clumps: Rows, spread: number): World {
-  const noise = normal(new Generator(0), 2 * COUNT);
+  const noise = new Generator(0).normal64(2 * COUNT);
   const points = Array.from({ length: COUNT }, (_, i) =>
     clumps[Math.floor((i * clumps.length) / COUNT)].map((middle, d) => middle + spread * noise[2 * i + d]),
   );
@@ -46,7 +45,7 @@ export const WORLDS = {
 
 /** `count` different points, drawn at random, as the chapter's `random_starts(1, count, seed)[0]`. */
 export function randomStart(points: Rows, count: number, seed: number): Rows {
-  const order = uniform(new Generator(seed), points.length);
+  const order = new Generator(seed).uniform64(points.length);
   const ranked = points.map((_, i) => i).sort((i, j) => order[i] - order[j]);
   return ranked.slice(0, count).map((i) => points[i]);
 }

@@ -1,5 +1,4 @@
 /** The faults of chapter 04: a true segmentation, spoiled in ways in which networks fail. */
-import { integers } from "./double.ts";
 import type { Labels } from "./metrics.ts";
 import { Generator } from "./random.ts";
 
@@ -44,7 +43,7 @@ export function damage(truth: Labels, side: number, faults: Partial<Faults> = {}
   if (noise === 0) return pred;
   const generator = new Generator(0);
   const chance = generator.uniform(pred.length);
-  const random = integers(generator, SLOTS, pred.length);
+  const random = generator.integers(SLOTS, pred.length);
   return pred.map((label, pixel) => (chance[pixel] < Math.fround(noise) ? random[pixel] : label));
 }
 

@@ -4,6 +4,7 @@
  * Segmentations are lists of labels, one for each pixel. Labels are names from 0 up: which are used never matters,
  * except for the background, 0.
  */
+import { hungarian, paired } from "./matching.ts";
 
 export type Labels = ArrayLike<number>;
 
@@ -93,19 +94,15 @@ export function meanBestOverlap(table: Table): number {
 /** mIoU: mean IoU of objects under the best one-to-one matching with segments; 1 without objects. */
 export function meanIou(table: Table): number {
   const iou = objects(table);
-  return iou.length ? bestMatching(iou) / iou.length : 1;
+  const partner = iou.length ? hungarian(iou.map((row) => row.map((each) => -each))) : [];
+  return iou.length ? paired(iou, partner) / iou.length : 1;
 }
 
-/**
- * The largest sum that pairs every row with at most one column, and every column with at most one row: `best` has it
- * for each set of rows, written as bits. Exact, and quick for the few objects of a scene.
- */
-function bestMatching(value: Table): number {
-  let best = new Array<number>(2 ** value.length).fill(0);
-  for (const column of columns(value)) {
-    best = best.map((without, rows) =>
-      column.reduce((most, own, i) => (rows & (1 << i) ? Math.max(most, best[rows - (1 << i)] + own) : most), without),
-    );
-  }
-  return best[best.length - 1];
-}
+/** The scores, by the names that the book gives them. */
+export const SCORES: Record<string, (table: Table) => number> = {
+  Rand: randIndex,
+  ARI: adjustedRandIndex,
+  "FG-ARI": fgAri,
+  mBO: meanBestOverlap,
+  mIoU: meanIou,
+};

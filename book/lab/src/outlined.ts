@@ -3,7 +3,7 @@
  * draws it again on top of the draft.
  */
 import type { Drawing } from "./autoencoder.ts";
-import { linear, plus, product, relu, row, rows, transposed, type Rows } from "./tensor.ts";
+import { mlp, plus, product, row, rows, transposed, type Rows } from "./tensor.ts";
 import type { Weights } from "./weights.ts";
 
 const [WINDOW, CANVAS] = [16, 24]; // places along a side of what is read, and of what is drawn
@@ -12,9 +12,6 @@ const [WINDOW, CANVAS] = [16, 24]; // places along a side of what is read, and o
 export type Refine = (draft: Drawing, slots: Rows, whose: Rows) => { slots: Rows; drawing: Drawing };
 
 export function outlines(weights: Weights, frame: number, side: number): Refine {
-  const mlp = (x: Rows, name: string): Rows =>
-    linear(relu(linear(x, weights.layer(`${name}.0`))), weights.layer(`${name}.2`));
-
   /** Linear interpolation along one axis: the part that each of `count` places has in a pixel, a place per row. */
   const hats = (centre: number, count: number): Rows => {
     const spacing = frame / count;
@@ -44,9 +41,9 @@ export function outlines(weights: Weights, frame: number, side: number): Refine 
       const mask = rows(side, side, row(whose, k));
       row(windows, k).set(product(product(down, transposed(mask)), across).data);
     });
-    const outline = mlp(windows, "outline");
+    const outline = mlp(windows, weights.part("outline"));
     const described = beside(slots, outline);
-    const canvas = mlp(described, "canvas");
+    const canvas = mlp(described, weights.part("canvas"));
     const logits = rows(slots.count, side * side);
     centres.forEach(([y, x], k) => {
       const [down, across] = [transposed(hats(y, CANVAS)), transposed(hats(x, CANVAS))];

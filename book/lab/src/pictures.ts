@@ -43,6 +43,13 @@ export function segmentation({ data, count, width }: Rows, side: number, opacity
   });
 }
 
+/** How many pixels each slot holds. */
+export function pixelsOwned(masks: Rows): number[] {
+  const owned = new Array<number>(masks.count).fill(0);
+  for (const slot of owners(masks)) owned[slot]++;
+  return owned;
+}
+
 /** The slot that holds most of each pixel. */
 export function owners({ data, count, width }: Rows): Uint8Array {
   return Uint8Array.from({ length: width }, (_, i) => {

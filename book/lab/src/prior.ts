@@ -3,7 +3,7 @@
  * by token. Every block has a vocabulary of its own. One text at a time; a row is a token.
  */
 import type { Prepared, Question } from "./autoencoder.ts";
-import { owners } from "./pictures.ts";
+import { pixelsOwned } from "./pictures.ts";
 import { Generator } from "./random.ts";
 import { SVQAutoencoder, type CodedAnswer, type Codes, type Drawn, type Word } from "./svq.ts";
 import { layerNorm, linear, map, plus, product, row, rows, type Rows } from "./tensor.ts";
@@ -262,9 +262,7 @@ export class CodePrior {
 
   /** The same scene as the prior knows texts: the slot that owns most pixels first, those that own none as blanks. */
   textOf(codes: Codes): Codes {
-    const { masks } = this.decode(codes);
-    const owned = new Array<number>(masks.count).fill(0);
-    for (const slot of owners(masks)) owned[slot]++;
+    const owned = pixelsOwned(this.decode(codes).masks);
     const order = owned.map((_, slot) => slot).sort((a, b) => owned[b] - owned[a]);
     const blocks = this.prior.numBlocks;
     return order.flatMap((slot) => (!owned[slot] && this.blank) || codes.slice(slot * blocks, (slot + 1) * blocks));

@@ -48,6 +48,16 @@ export class Generator {
     return Float32Array.from({ length: count }, () => this.#single());
   }
 
+  /** `torch.rand(count, dtype=torch.float64)`: in [0, 1), multiples of 2⁻⁵³. */
+  uniform64(count: number): Float64Array {
+    return Float64Array.from({ length: count }, () => this.#double());
+  }
+
+  /** `torch.randint(below, (count,))`. */
+  integers(below: number, count: number): Uint32Array {
+    return Uint32Array.from({ length: count }, () => this.bits() % below);
+  }
+
   /** `torch.empty(count).exponential_()`. */
   exponential(count: number): Float32Array {
     return Float32Array.from({ length: count }, () => -Math.log1p(-this.#double()));
@@ -56,15 +66,15 @@ export class Generator {
   /** `torch.randn(count)`. */
   normal(count: number): Float32Array {
     if (count < BLOCK) return Float32Array.from({ length: count }, () => this.#oneNormal());
-    const numbers = this.uniform(count);
-    for (let at = 0; at + BLOCK <= count; at += BLOCK) transform(numbers.subarray(at, at + BLOCK));
-    if (count % BLOCK) {
-      // The last block begins before the end of the one before it, and is drawn anew.
-      const last = numbers.subarray(count - BLOCK);
-      last.set(this.uniform(BLOCK));
-      transform(last);
-    }
+    const numbers = transformed(this.uniform(count));
+    // The last block begins before the end of the one before it, and is drawn anew.
+    if (count % BLOCK) numbers.set(transformed(this.uniform(BLOCK)), count - BLOCK);
     return numbers;
+  }
+
+  /** `torch.randn(count, dtype=torch.float64)` for a multiple of 16. */
+  normal64(count: number): Float64Array {
+    return transformed(this.uniform64(count));
   }
 
   #single(): number {
@@ -90,13 +100,16 @@ export class Generator {
   }
 }
 
-/** Sixteen uniform numbers become sixteen normal ones: the first half gives radii, the second angles. */
-function transform(block: Float32Array): void {
+/** Every sixteen uniform numbers become sixteen normal ones: the first half gives radii, the second angles. */
+function transformed<N extends Float32Array | Float64Array>(numbers: N): N {
   const half = BLOCK / 2;
-  for (let i = 0; i < half; i++) {
-    const radius = Math.sqrt(-2 * Math.log(1 - block[i]));
-    const angle = 2 * Math.PI * block[i + half];
-    block[i] = radius * Math.cos(angle);
-    block[i + half] = radius * Math.sin(angle);
+  for (let at = 0; at + BLOCK <= numbers.length; at += BLOCK) {
+    for (let i = at; i < at + half; i++) {
+      const radius = Math.sqrt(-2 * Math.log(1 - numbers[i]));
+      const angle = 2 * Math.PI * numbers[i + half];
+      numbers[i] = radius * Math.cos(angle);
+      numbers[i + half] = radius * Math.sin(angle);
+    }
   }
+  return numbers;
 }

@@ -62,6 +62,13 @@ export class Stage {
     return this.written.resolution;
   }
 
+  /** The lines of Python that give the i-th of its scenes. */
+  inPython(i: number): string {
+    const { name, options, scenes } = this.written;
+    const given = Object.entries(options).map(([option, value]) => `, ${option}=${JSON.stringify(value)}`);
+    return `slotlib.data.make("${name}", ${scenes.length}${given.join("")}).batch([${i}])`;
+  }
+
   draw(scene: Scene): Drawn {
     return this.written.pieces ? this.#pieces(scene) : this.#figures(scene);
   }

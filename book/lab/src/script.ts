@@ -1,6 +1,6 @@
 /** Scripts and weights that are loaded when they are needed, with script tags: a page from a file may not fetch. */
 
-import type { Exported } from "./weights.ts";
+import { DAMAGED, type Exported } from "./weights.ts";
 
 declare global {
   interface Window {
@@ -40,6 +40,6 @@ export function load(path: string): Promise<void> {
 export async function loadModel(name: string): Promise<Exported> {
   await load(`weights/${name}.js`);
   const exported = window.slotlab?.weights?.[name] as Exported | undefined;
-  if (!exported) throw new Error("This experiment could not start: its trained model arrived damaged.");
+  if (!exported) throw new Error(DAMAGED);
   return exported;
 }

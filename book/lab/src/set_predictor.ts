@@ -3,9 +3,9 @@
  *
  * Values: position, one-hot size, material, shape and colour, and how sure a slot is that there is an object.
  */
-import { encoder } from "./autoencoder.ts";
+import { encoder, fromUnits } from "./autoencoder.ts";
 import * as slotAttention from "./slot_attention.ts";
-import { linear, map, relu, rows, type Grid, type Rows } from "./tensor.ts";
+import { map, mlp, type Grid, type Rows } from "./tensor.ts";
 import type { Made, Weights } from "./weights.ts";
 
 export const KINDS = { size: [3, 5], material: [5, 7], shape: [7, 10], colour: [10, 18] } as const;
@@ -15,35 +15,29 @@ const SCENE_SIZE = 6; // metres between 0 and 1
 export type Kind = Record<keyof typeof KINDS, number>;
 
 export class SetPredictor {
-  readonly resolution: number;
   readonly #attention: Weights;
-  readonly #encode: (image: Grid) => Grid;
+  readonly #encode: (image: Float32Array) => Grid;
   readonly #head: Weights;
 
   constructor({ class_path: kind, init_args: config }: Made, weights: Weights) {
     if (kind !== "SetPredictor" || config.kind !== "slot_attention" || config.encoder.class_path !== "Strided") {
       throw new Error(`The page cannot compute this ${kind}.`);
     }
-    this.resolution = config.resolution;
     this.#attention = weights.part("slot_attention");
-    this.#encode = encoder(weights.part("encoder"));
+    this.#encode = encoder(weights.part("encoder"), config.resolution);
     this.#head = weights.part("head");
   }
 
   /** An image, channel by channel in [0, 1], as slot attention takes it. */
   prepare(image: Float32Array): slotAttention.Prepared {
-    const pixels = this.resolution ** 2;
-    const grid: Grid = { ...rows(pixels, 3), side: this.resolution };
-    for (let i = 0; i < pixels; i++) for (let c = 0; c < 3; c++) grid.data[3 * i + c] = image[c * pixels + i] * 2 - 1;
-    return slotAttention.prepare(this.#attention, this.#encode(grid));
+    return slotAttention.prepare(this.#attention, this.#encode(fromUnits(image)));
   }
 
   /** What every slot says: `[slots, 19]`. */
   describe(prepared: slotAttention.Prepared, slots: number, iterations: number, seed: number): Rows {
     const [start] = slotAttention.starts(this.#attention, 1, slots, seed);
     const found = slotAttention.attend(this.#attention, prepared, start, iterations).slots[iterations];
-    const hidden = relu(linear(found, this.#head.layer("0")));
-    return map(linear(hidden, this.#head.layer("2")), (value) => 1 / (1 + Math.exp(-value)));
+    return map(mlp(found, this.#head), (value) => 1 / (1 + Math.exp(-value)));
   }
 }
 

@@ -96,10 +96,6 @@ export class Model<S extends Settings> {
     this.#listeners.get(event)!.add(listener);
   }
 
-  off(event: string, listener: Listener): void {
-    this.#listeners.get(event)?.delete(listener);
-  }
-
   /** Anywidget sends what was set to Python here. In a page there is nobody to send it to. */
   save_changes(): void {}
 
@@ -148,8 +144,8 @@ function keys<S extends Settings>(settings: S): (keyof S & string)[] {
   return Object.keys(settings);
 }
 
-/** What a lab's module exports. `render` fills `el` and may return what is to be done when it goes. */
+/** What a lab's module exports. `render` fills `el`. */
 export interface Lab<S extends Settings> {
   settings: S;
-  render(context: { model: Model<S>; el: HTMLElement }): unknown | Promise<unknown>;
+  render(context: { model: Model<S>; el: HTMLElement }): void | Promise<void>;
 }

@@ -13,7 +13,7 @@ import { TROUBLE } from "./ui.ts";
 const AHEAD = "200px"; // a lab starts loading before it is seen
 const PAUSE = 300; // ms without a change until the page's address follows: browsers limit how often it may
 
-function start(section: HTMLElement): Promise<void> {
+async function start(section: HTMLElement): Promise<void> {
   const name = section.dataset.lab!;
   const before = [...section.childNodes];
   const el = document.createElement("div");
@@ -31,37 +31,36 @@ function start(section: HTMLElement): Promise<void> {
     section.removeAttribute("aria-busy");
   };
 
-  return (async () => {
-    try {
-      await load(`${name}.js`);
-      const lab = window.slotlab?.[name] as Lab<Settings> | undefined;
-      if (!lab) throw new Error(`This page knows no experiment called ${name}.`);
-      const model = new Model(lab.settings);
-      model.starting(section.dataset.settings ?? "");
-      follow(name, model, section);
-      el.addEventListener(TROUBLE, (event) => fail((event as CustomEvent<string>).detail));
-      section.append(el); // a lab may need to know its width
-      await lab.render({ model, el });
-      if (section.dataset.state !== "loading") return;
-      section.replaceChildren(el);
-      section.dataset.state = "ready";
-      section.removeAttribute("aria-busy");
-    } catch (error) {
-      fail(error instanceof Error ? error.message : String(error));
-    }
-  })();
+  try {
+    await load(`${name}.js`);
+    const lab = window.slotlab?.[name] as Lab<Settings> | undefined;
+    if (!lab) throw new Error(`This page knows no experiment called ${name}.`);
+    const model = new Model(lab.settings);
+    model.starting(section.dataset.settings ?? "");
+    follow(name, model, section);
+    el.addEventListener(TROUBLE, (event) => fail((event as CustomEvent<string>).detail));
+    section.append(el); // a lab may need to know its width
+    await lab.render({ model, el });
+    if (section.dataset.state !== "loading") return;
+    section.replaceChildren(el);
+    section.dataset.state = "ready";
+    section.removeAttribute("aria-busy");
+  } catch (error) {
+    fail(error instanceof Error ? error.message : String(error));
+  }
 }
 
 /** Keep a lab's settings and the page's address the same: `#lab=desk&slots=9`. */
 function follow(name: string, model: Model<Settings>, section: HTMLElement): void {
-  const arrive = (): void => {
-    const said = settingsOf(location.hash, name);
+  const arrive = (hash: string): void => {
+    const said = settingsOf(hash, name);
     if (said === undefined) return;
     model.read(said);
     section.scrollIntoView({ block: "nearest" });
   };
-  arrive();
-  window.addEventListener("hashchange", arrive);
+  arrive(location.hash);
+  // What the event says: the page's address may have followed an earlier change by now.
+  window.addEventListener("hashchange", ({ newURL }) => arrive(new URL(newURL).hash));
   let timer = 0;
   model.on("change", () => {
     clearTimeout(timer);

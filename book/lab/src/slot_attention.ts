@@ -4,7 +4,7 @@
  * A row is a slot or an input. One image, one head.
  */
 import { Generator } from "./random.ts";
-import { gru, layerNorm, linear, map, plus, product, relu, row, rows, softmaxOverRows, transposed, type Rows } from "./tensor.ts";
+import { gru, layerNorm, linear, map, mlp, plus, product, row, rows, softmaxOverRows, transposed, type Rows } from "./tensor.ts";
 import type { Weights } from "./weights.ts";
 
 const EPS = 1e-8;
@@ -61,8 +61,7 @@ export function iteration(
   const updates = product(weights, transposed(v)); // weighted mean
   const [fromInput, fromState] = ["ih", "hh"].map((of) => layers.pair(`gru.weight_${of}`, `gru.bias_${of}`));
   slots = change.gru === false ? updates : gru(updates, slotsPrev, fromInput, fromState);
-  const hidden = relu(linear(normMlp(slots), layers.layer("mlp.0")));
-  slots = plus(slots, linear(hidden, layers.layer("mlp.2")));
+  slots = plus(slots, mlp(normMlp(slots), layers.part("mlp")));
   return { slots, attention };
 }
 

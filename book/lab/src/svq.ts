@@ -4,9 +4,9 @@
  * A slot is cut into blocks, each with a codebook of its own. After the attention nothing mixes the blocks: GRU, MLP
  * and LayerNorm are block-diagonal. An iteration ends in codes, but for the first ones, which search in plain numbers.
  */
-import { compose, SlotAutoencoder, type Answer, type Prepared, type Question } from "./autoencoder.ts";
+import { compose, inUnits, SlotAutoencoder, type Answer, type Prepared, type Question } from "./autoencoder.ts";
 import { iteration, type History, type Prepared as Inputs } from "./slot_attention.ts";
-import { layerNorm, row, rows, type Rows } from "./tensor.ts";
+import { layerNorm, map, row, rows, type Rows } from "./tensor.ts";
 import type { Made, Tensor, Weights } from "./weights.ts";
 
 /** A scene as text: slot after slot, block after block. */
@@ -109,8 +109,7 @@ export class SVQAutoencoder extends SlotAutoencoder {
   decode(codes: Codes): Drawn {
     const drawing = this.decoder(this.slotsOf(codes));
     const { picture, masks } = compose(drawing);
-    const { count, width, data } = drawing.colours;
-    return { image: picture.map(inUnits), masks, slotImages: rows(count, width, data.map(inUnits)) };
+    return { image: picture.map(inUnits), masks, slotImages: map(drawing.colours, inUnits) };
   }
 
   /** The codes of a block, those together that stand for the same: synonyms, of which the first is chosen. */
@@ -139,11 +138,6 @@ export class SVQAutoencoder extends SlotAutoencoder {
       return { codes: group, image: picture.map(inUnits), change };
     });
   }
-}
-
-/** From the units of models, [-1, 1], to those of images. */
-function inUnits(value: number): number {
-  return (value + 1) / 2;
 }
 
 /** The same layers as ordinary ones, whose matrices happen to be block-diagonal. */

@@ -12,6 +12,11 @@ const EMPTY = "none";
 export const things = () =>
   text(UNTOUCHED, (found) => found === UNTOUCHED || found === EMPTY || /^[-\d._~]+$/.test(found));
 
+/** What reads in Python the picture that `save` saved, and what that needs. */
+export const FROM_PNG = `pixels = np.array(Image.open("scene.png").convert("RGB"))  # saved from the page
+images = torch.tensor(pixels).permute(2, 0, 1)[None] / 255`;
+export const PNG_IMPORTS = "import numpy as np\nfrom PIL import Image";
+
 /** What a lab tells its table. */
 export interface Place {
   stage(): Stage;
@@ -30,11 +35,17 @@ export class Table {
   /** Number of the thing that was pressed last. */
   chosen = 0;
   readonly element: HTMLElement;
+  /** The button that saves the scene as a picture. */
+  readonly save = ui.button("Save as PNG", () => {
+    const href = pictures.image(this.drawn.image, this.#place.stage().resolution).toDataURL();
+    ui.element("a", { href, download: "scene.png" }).click();
+  });
   readonly #place: Place;
   readonly #show: () => void;
 
   constructor(place: Place) {
     this.#place = place;
+    this.save.dataset.labAside = "";
     this.#look();
     const unit = (): number => this.#unit;
     const picture = ui.drawing(SIDE, SIDE, "The scene. Things in it can be dragged.", (context) =>
@@ -82,6 +93,11 @@ export class Table {
 
   replace(k: number, thing: Thing): void {
     this.change(this.scene.things.map((old, i) => (i === k ? thing : old)));
+  }
+
+  /** Without the thing that was pressed last. */
+  remove(): void {
+    this.change(this.scene.things.filter((_, k) => k !== this.chosen));
   }
 
   turn(k: number): void {

@@ -1,4 +1,5 @@
 /** The few operations that the models need, on typed arrays. A `Rows` is a matrix, a vector per row. */
+import type { Weights } from "./weights.ts";
 
 export interface Rows {
   data: Float32Array;
@@ -19,6 +20,11 @@ export function rows(count: number, width: number, data: Float32Array = new Floa
 
 export function row({ data, width }: Rows, k: number): Float32Array {
   return data.subarray(k * width, (k + 1) * width);
+}
+
+/** All rows, as a list. */
+export function vectors(x: Rows): Float32Array[] {
+  return Array.from({ length: x.count }, (_, k) => row(x, k));
 }
 
 /** x · weightᵀ + bias, for every row. */
@@ -110,6 +116,11 @@ export function layerNorm(x: Rows, layer: Layer | undefined, eps = 1e-3): Rows {
     }
   }
   return out;
+}
+
+/** A layer, ReLU, another layer: entries 0 and 2 of a `torch.nn.Sequential`. */
+export function mlp(x: Rows, layers: Weights): Rows {
+  return linear(relu(linear(x, layers.layer("0"))), layers.layer("2"));
 }
 
 /** Softmax of every column: over the slots, if a row is a slot. */

@@ -169,8 +169,9 @@ export function still(): boolean {
 
 export const TROUBLE = "lab-trouble";
 
-/** The lab cannot go on: the page shows this sentence in its place. */
-export function trouble(el: HTMLElement, sentence: string): void {
+/** The lab cannot go on: the page shows why in its place, a sentence or what was thrown. */
+export function trouble(el: HTMLElement, reason: unknown): void {
+  const sentence = reason instanceof Error ? reason.message : String(reason);
   el.dispatchEvent(new CustomEvent(TROUBLE, { detail: sentence, bubbles: true }));
 }
 
@@ -239,6 +240,12 @@ export interface Point {
   y: number;
 }
 
+/** Where on a drawing a pointer is, in its units. */
+export function place({ element, width, height }: Drawing, { clientX, clientY }: MouseEvent): Point {
+  const box = element.getBoundingClientRect();
+  return { x: ((clientX - box.left) / box.width) * width, y: ((clientY - box.top) / box.height) * height };
+}
+
 /** What can be dragged on a drawing, by finger, mouse or arrow keys. */
 export interface Handles {
   /** Where they are, in the drawing's units. */
@@ -270,13 +277,6 @@ export function draggable(on: Drawing, handles: Handles): { element: HTMLElement
     x: Math.min(Math.max(x, 0), on.width),
     y: Math.min(Math.max(y, 0), on.height),
   });
-  const place = (event: PointerEvent): Point => {
-    const box = canvas.getBoundingClientRect();
-    return {
-      x: ((event.clientX - box.left) / box.width) * on.width,
-      y: ((event.clientY - box.top) / box.height) * on.height,
-    };
-  };
   const nearest = (at: Point): number | undefined => {
     if (handles.hit) return handles.hit(at);
     let [found, least]: [number | undefined, number] = [undefined, handles.reach];
@@ -289,7 +289,7 @@ export function draggable(on: Drawing, handles: Handles): { element: HTMLElement
 
   let held: { k: number; grip: Point } | undefined;
   canvas.addEventListener("pointerdown", (event) => {
-    const at = place(event);
+    const at = place(on, event);
     const k = nearest(at);
     if (k === undefined) return;
     const point = handles.points()[k];
@@ -299,7 +299,7 @@ export function draggable(on: Drawing, handles: Handles): { element: HTMLElement
     event.preventDefault();
   });
   canvas.addEventListener("pointermove", (event) => {
-    const at = place(event);
+    const at = place(on, event);
     canvas.style.cursor = held ? "grabbing" : nearest(at) === undefined ? "" : "grab";
     if (held) handles.move(held.k, within({ x: at.x + held.grip.x, y: at.y + held.grip.y }));
   });

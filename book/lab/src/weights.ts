@@ -1,5 +1,8 @@
 /** A trained model as `slotlib export lab` writes it: its configuration, its parameters, and the scenes it knows. */
+import type { Written } from "./scenes.ts";
 import type { Layer } from "./tensor.ts";
+
+export const DAMAGED = "This experiment could not start: its trained model arrived damaged.";
 
 /** What stands in `lab/weights/NAME.js`. */
 export interface Exported {
@@ -10,8 +13,8 @@ export interface Exported {
   /** All numbers in single precision, in base64: their lowest bytes first, then their second ones, and so on. */
   data: string;
   crc32: number;
-  /** How scenes are drawn that the model was trained on. */
-  stage: Record<string, unknown>;
+  /** How scenes are drawn that the model was trained on; null if the page does not draw them. */
+  stage: Written | null;
 }
 
 export interface Made {
@@ -76,7 +79,7 @@ export class Weights {
 
 /** The numbers of a file of weights. Throws a sentence for the reader if they are not what was written. */
 export function decode({ data, crc32: expected }: Pick<Exported, "data" | "crc32">): Float32Array<ArrayBuffer> {
-  const broken = new Error("This experiment could not start: its trained model arrived damaged.");
+  const broken = new Error(DAMAGED);
   let text: string;
   try {
     text = atob(data);
@@ -92,6 +95,12 @@ export function decode({ data, crc32: expected }: Pick<Exported, "data" | "crc32
   return new Float32Array(bytes.buffer);
 }
 
+/** The parameters in a file of weights. Throws as `decode`. */
+export function weightsOf(exported: Exported): Weights {
+  return weights(exported.tensors, decode(exported));
+}
+
+/** Tensors of these shapes from all their numbers, one after another. */
 export function weights(shapes: Record<string, number[]>, numbers: Float32Array): Weights {
   const tensors = new Map<string, Tensor>();
   let at = 0;

@@ -2,7 +2,7 @@
 import type { Answer, Prepared, Question } from "./autoencoder.ts";
 import { made, type Computed } from "./models.ts";
 import type { CodePrior } from "./prior.ts";
-import { decode, weights, type Exported } from "./weights.ts";
+import { weightsOf, type Exported } from "./weights.ts";
 
 /** A call of one of the other things that a model can do. */
 export interface Call {
@@ -19,7 +19,7 @@ let last: { image: Float32Array; prepared: Prepared } | undefined;
 
 function reply(asked: Asked): Reply {
   if ("tensors" in asked) {
-    model = made(asked.model, weights(asked.tensors, decode(asked)));
+    model = made(asked.model, weightsOf(asked));
     return "ready";
   }
   if ("method" in asked) {

@@ -6,7 +6,7 @@ import { owners } from "../src/pictures.ts";
 import { Generator } from "../src/random.ts";
 import { Stage } from "../src/scenes.ts";
 import { row } from "../src/tensor.ts";
-import { decode, weights, type Made } from "../src/weights.ts";
+import { decode, weights, weightsOf, type Made } from "../src/weights.ts";
 import { bytes, exported, floats, largest } from "./golden.ts";
 
 const FOLDER = new URL("../golden/", import.meta.url);
@@ -46,7 +46,7 @@ describe.each(MODELS)("%s", (file) => {
   const golden = JSON.parse(readFileSync(new URL(file, FOLDER), "utf8"));
   const found = exported(name);
   const stage = new Stage(found.stage);
-  const model = made(found.model, weights(found.tensors, decode(found)));
+  const model = made(found.model, weightsOf(found));
   test.each(golden as any[])(
     "scene $scene: $slots slots, $iterations iterations, seed $seed, $restarts restarts",
     ({ scene, slots, iterations, seed, restarts, ...expected }) => {

@@ -5,13 +5,6 @@ import * as metrics from "../src/metrics.ts";
 import scenes from "../src/shapes.json";
 
 const SIDE = 64;
-const SCORES: Record<string, (table: metrics.Table) => number> = {
-  Rand: metrics.randIndex,
-  ARI: metrics.adjustedRandIndex,
-  "FG-ARI": metrics.fgAri,
-  mBO: metrics.meanBestOverlap,
-  mIoU: metrics.meanIou,
-};
 
 const unrolled = (runs: number[][]) => runs.flatMap(([label, count]) => new Array<number>(count).fill(label));
 const truthOf = (key: string) => unrolled(scenes.find((scene) => scene.key === key)!.runs);
@@ -27,7 +20,7 @@ function same(truth: metrics.Labels, pred: metrics.Labels, expected: Scored): vo
   const table = metrics.contingency(truth, pred);
   expect(metrics.pairCounts(table)).toEqual(expected.pairs);
   expect(metrics.pairCounts(metrics.foreground(table))).toEqual(expected.foreground);
-  for (const [name, score] of Object.entries(SCORES)) expect(score(table), name).toBeCloseTo(expected.scores[name], 12);
+  for (const [name, score] of Object.entries(metrics.SCORES)) expect(score(table), name).toBeCloseTo(expected.scores[name], 12);
 }
 
 test.each(golden.easy)("$name: as slotlib scores it", (each) => same(digits(each.true), digits(each.pred), each));

@@ -5,7 +5,7 @@ import { owners } from "../src/pictures.ts";
 import { CodePrior, nucleus, nucleusSample } from "../src/prior.ts";
 import { Generator } from "../src/random.ts";
 import { Stage } from "../src/scenes.ts";
-import { decode, weights } from "../src/weights.ts";
+import { weightsOf } from "../src/weights.ts";
 import { bytes, exported, floats, largest } from "./golden.ts";
 
 const FOLDER = new URL("../golden/", import.meta.url);
@@ -13,7 +13,7 @@ const PRIORS = readdirSync(FOLDER).filter((file) => file.startsWith("prior_"));
 
 describe.each(PRIORS)("%s", (file) => {
   const found = exported(file.slice("prior_".length, -".json".length));
-  const model = made(found.model, weights(found.tensors, decode(found))) as CodePrior;
+  const model = made(found.model, weightsOf(found)) as CodePrior;
   const { prior, autoencoder } = model;
   const blocks = prior.numBlocks;
   const stage = new Stage(found.stage);

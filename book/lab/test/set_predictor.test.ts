@@ -4,14 +4,13 @@ import { SCENES } from "../src/clevr.ts";
 import { chamfer, hungarian, paired, pairwiseHuber, type Cost } from "../src/matching.ts";
 import { Generator } from "../src/random.ts";
 import { averagePrecision, SetPredictor } from "../src/set_predictor.ts";
-import { row, type Rows } from "../src/tensor.ts";
-import { decode, weights } from "../src/weights.ts";
+import { vectors } from "../src/tensor.ts";
+import { weightsOf } from "../src/weights.ts";
 import { exported, floats, largest } from "./golden.ts";
 
 const found = exported("clevr10_sets");
-const model = new SetPredictor(found.model, weights(found.tensors, decode(found)));
+const model = new SetPredictor(found.model, weightsOf(found));
 const prepared = SCENES.map(({ image }) => model.prepare(image));
-const listed = (rows: Rows) => Array.from({ length: rows.count }, (_, k) => row(rows, k));
 
 describe.each(golden.answers)("scene $scene, $question", ({ scene, question, ...expected }) => {
   const { slots, iterations, start } = question;
@@ -19,7 +18,7 @@ describe.each(golden.answers)("scene $scene, $question", ({ scene, question, ...
   const objects = [...SCENES[scene].objects];
   const real = Array.from({ length: Math.max(slots, 10) }, (_, m) => m < objects.length);
   while (objects.length < real.length) objects.push(new Float32Array(19));
-  const cost = pairwiseHuber(listed(said), objects);
+  const cost = pairwiseHuber(vectors(said), objects);
 
   test("says what PyTorch says", () => {
     expect(largest(said.data, floats(expected.properties))).toBeLessThan(1e-4);
@@ -34,7 +33,7 @@ describe.each(golden.answers)("scene $scene, $question", ({ scene, question, ...
 });
 
 test.each(golden.precision)("average precision for $question", ({ question: { slots, iterations, start }, scores }) => {
-  const said = prepared.map((each) => listed(model.describe(each, slots, iterations, start)));
+  const said = prepared.map((each) => vectors(model.describe(each, slots, iterations, start)));
   const truth = SCENES.map(({ objects }) => objects);
   for (const [within, score] of Object.entries(scores)) {
     const ours = averagePrecision(said, truth, within === "inf" ? Infinity : Number(within));

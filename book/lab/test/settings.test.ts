@@ -52,7 +52,4 @@ test("listeners hear of changes, and of nothing else", () => {
   model.set("slots", 5);
   model.set("sigma", 0.5);
   expect([slots.mock.calls.length, any.mock.calls.length]).toEqual([1, 2]);
-  model.off("change", any);
-  model.set("slots", 6);
-  expect(any).toHaveBeenCalledTimes(2);
 });

@@ -3,11 +3,11 @@ import golden from "../golden/stargazer.json";
 import { decode, encode } from "../src/places.ts";
 import { Generator } from "../src/random.ts";
 import { ari, likeness, loss, sky, spread, Stargazer, sureness, type Question } from "../src/stargazer.ts";
-import { decode as numbers, weights } from "../src/weights.ts";
+import { weightsOf } from "../src/weights.ts";
 import { exported, floats, largest } from "./golden.ts";
 
 const found = exported("stargazer");
-const model = new Stargazer(weights(found.tensors, numbers(found)));
+const model = new Stargazer(weightsOf(found));
 
 describe.each(golden)("sky $sky.number with $sky.orbits orbits, $question", ({ sky: there, question, ...expected }) => {
   const { dots, orbit } = sky(there.orbits, new Generator(100 + there.number));

@@ -60,7 +60,8 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
 
   const web = ui.drawing(SQUARE.width, SQUARE.height, "Cobweb: the map, the diagonal, and the way of z", (context) => {
     const { edge, width, height } = SQUARE;
-    frame(context, { left: edge, top: edge, right: width - edge, bottom: height - edge });
+    const box = { left: edge, top: edge, right: width - edge, bottom: height - edge };
+    frame(context, box);
     context.textAlign = "center";
     for (const tick of [-1, 0, 1, 2, 3]) {
       context.fillText(String(tick), x(tick), height - edge + 12);
@@ -69,37 +70,34 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
     context.fillText("z", width - edge + 14, height - edge + 12);
     context.fillText("f(z)", edge - 4, edge - 12);
     context.textAlign = "start";
-    context.save();
-    context.beginPath();
-    context.rect(edge, edge, width - 2 * edge, height - 2 * edge);
-    context.clip();
-    context.strokeStyle = ui.themed(el, "muted");
-    context.lineWidth = 1;
-    path(context, [
-      [LOW, LOW],
-      [HIGH, HIGH],
-    ]);
-    context.strokeStyle = ui.slotColour(4);
-    context.lineWidth = 2.5;
-    path(context, graph(0));
-    if (model.get("nudge")) {
-      context.setLineDash([5, 4]);
-      path(context, graph(NUDGE));
-      context.setLineDash([]);
-    }
-    context.strokeStyle = ui.slotColour(0);
-    context.lineWidth = 1.5;
-    path(
-      context,
-      found.trail.slice(1).flatMap(
-        (value, i) =>
-          [
-            [found.trail[i], found.trail[i]],
-            [found.trail[i], value],
-          ] as [number, number][],
-      ),
-    );
-    context.restore();
+    within(context, box, () => {
+      context.strokeStyle = ui.themed(el, "muted");
+      context.lineWidth = 1;
+      path(context, [
+        [LOW, LOW],
+        [HIGH, HIGH],
+      ]);
+      context.strokeStyle = ui.slotColour(4);
+      context.lineWidth = 2.5;
+      path(context, graph(0));
+      if (model.get("nudge")) {
+        context.setLineDash([5, 4]);
+        path(context, graph(NUDGE));
+        context.setLineDash([]);
+      }
+      context.strokeStyle = ui.slotColour(0);
+      context.lineWidth = 1.5;
+      path(
+        context,
+        found.trail.slice(1).flatMap(
+          (value, i) =>
+            [
+              [found.trail[i], found.trail[i]],
+              [found.trail[i], value],
+            ] as [number, number][],
+        ),
+      );
+    });
     dot(context, model.get("start"), model.get("start"), ui.slotColour(0));
     dot(context, rest, rest, ui.slotColour(5));
     const moved = fixedPoint(f, 1 + NUDGE, rest);
@@ -146,11 +144,11 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
     context.lineWidth = 1;
     context.strokeRect(box.left, box.top, box.right - box.left, box.bottom - box.top);
   }
-  /** Draw within the frame only. */
-  function within(context: CanvasRenderingContext2D, draw: () => void): void {
+  /** Draw within a frame only. */
+  function within(context: CanvasRenderingContext2D, box: typeof inside, draw: () => void): void {
     context.save();
     context.beginPath();
-    context.rect(inside.left, inside.top, inside.right - inside.left, inside.bottom - inside.top);
+    context.rect(box.left, box.top, box.right - box.left, box.bottom - box.top);
     context.clip();
     draw();
     context.restore();
@@ -172,7 +170,7 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
       const level = (distance: number) => Math.log(Math.max(distance, 1e-12) / LEAST) / Math.log(MOST / LEAST);
       for (const power of [-8, -4, 0, 4]) context.fillText(`1e${power}`, 4, up(level(10 ** power)));
       for (const n of [0, 20, 40, 60]) context.fillText(String(n), across(n / 60) - 6, inside.bottom + 12);
-      within(context, () => {
+      within(context, inside, () => {
         const rate = Math.abs(model.get("slope"));
         const bound = found.trail.map(
           (_, n) => [n / 60, level(banach(rate, found.trail[1] - found.trail[0], n))] as [number, number],
@@ -198,7 +196,7 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
       const slopes = Array.from({ length: 241 }, (_, i) => -1.2 + i / 100);
       const all = (of: (slope: number) => number) =>
         slopes.map((slope) => [place(slope), of(slope) / STEEPEST] as [number, number]);
-      within(context, () => {
+      within(context, inside, () => {
         curve(
           context,
           all((slope) => (slope < 1 ? exact(line(slope), 1) : NaN)),

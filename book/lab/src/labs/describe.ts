@@ -5,9 +5,9 @@ import * as pictures from "../pictures.ts";
 import { loadModel } from "../script.ts";
 import { averagePrecision, kindOf, PRESENCE, SetPredictor, type Kind } from "../set_predictor.ts";
 import { choice, range, type Model } from "../settings.ts";
-import { row, type Rows } from "../tensor.ts";
+import { vectors } from "../tensor.ts";
 import * as ui from "../ui.ts";
-import { decode, weights } from "../weights.ts";
+import { weightsOf } from "../weights.ts";
 
 const MODEL = "clevr10_sets";
 const ROWS = 10; // of a true set, padding included
@@ -28,11 +28,11 @@ type Describe = Model<typeof settings>;
 
 export async function render({ model, el }: { model: Describe; el: HTMLElement }): Promise<void> {
   const exported = await loadModel(MODEL);
-  const predictor = new SetPredictor(exported.model, weights(exported.tensors, decode(exported)));
+  const predictor = new SetPredictor(exported.model, weightsOf(exported));
   const prepared = new Map<number, ReturnType<SetPredictor["prepare"]>>();
   const say = (scene: number): Float32Array[] => {
     if (!prepared.has(scene)) prepared.set(scene, predictor.prepare(SCENES[scene].image));
-    return listed(
+    return vectors(
       predictor.describe(prepared.get(scene)!, model.get("slots"), model.get("iterations"), model.get("start")),
     );
   };
@@ -240,10 +240,6 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
     );
     void score();
   });
-}
-
-function listed(rows: Rows): Float32Array[] {
-  return Array.from({ length: rows.count }, (_, k) => row(rows, k));
 }
 
 const NAMES = ["size", "colour", "material", "shape"] as const;

@@ -5,8 +5,8 @@ import * as pictures from "../pictures.ts";
 import { Remote } from "../remote.ts";
 import { Stage, type Rgb, type Thing } from "../scenes.ts";
 import { choice, range, type Model } from "../settings.ts";
-import { SIDE, Table, things, UNTOUCHED } from "../table.ts";
-import type { Rows } from "../tensor.ts";
+import { FROM_PNG, PNG_IMPORTS, SIDE, Table, things, UNTOUCHED } from "../table.ts";
+import { row, type Rows } from "../tensor.ts";
 import * as ui from "../ui.ts";
 
 const MODELS = {
@@ -41,7 +41,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     if (!remotes.has(name)) remotes.set(name, Remote.load(name));
     return remotes.get(name)!;
   };
-  const stageOf = (remote: Remote): Stage => new Stage(remote.exported.stage as never);
+  const stageOf = (remote: Remote): Stage => new Stage(remote.exported.stage!);
 
   let remote = await remoteOf(model.get("model"));
   let stage = stageOf(remote);
@@ -82,12 +82,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     table.chosen = things.length;
     table.change([...things, stage.placed(thing, stage.resolution * 0.4, stage.resolution * 0.4)]);
   });
-  const remove = ui.button("Remove", () => table.change(table.scene.things.filter((_, k) => k !== table.chosen)));
-  const save = ui.button("Save as PNG", () => {
-    const link = ui.element("a", { href: pictures.image(table.drawn.image, stage.resolution).toDataURL(), download: "scene.png" });
-    link.click();
-  });
-  save.dataset.labAside = "";
+  const remove = ui.button("Remove", () => table.remove());
 
   // --- what the model makes of it ---
 
@@ -117,8 +112,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
   const parts = strip(settings.slots.most, (k) =>
     ui.drawing(SIDE, SIDE, `What slot ${k + 1} paints`, (context) => {
       if (!answer || k >= answer.masks.count) return;
-      const slot = (of: Rows): Float32Array => of.data.subarray(k * of.width, (k + 1) * of.width);
-      const painted = pictures.image(slot(answer.slotImages), stage.resolution, slot(answer.masks));
+      const painted = pictures.image(row(answer.slotImages, k), stage.resolution, row(answer.masks, k));
       context.drawImage(painted, 0, 0, SIDE, SIDE);
       outline(context, ui.slotColour(k));
     }),
@@ -137,13 +131,12 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     film.show(answer.attention.length);
     parts.show(answer.masks.count);
     const squares = answer.reconstruction.reduce((sum, value, i) => sum + (value - table.drawn.image[i]) ** 2, 0);
-    const owners = pictures.owners(answer.masks);
-    const pixels = Array.from({ length: answer.masks.count }, (_, k) => owners.filter((owner) => owner === k).length);
+    const pixels = pictures.pixelsOwned(answer.masks);
     const ari = (of: Uint8Array): string => fgAri(contingency(table.drawn.mask, of)).toFixed(3);
     const mse = (squares / table.drawn.image.length).toPrecision(4);
     error.show(mse);
     drawnAri.show(ari(pictures.owners(answer.drawnMasks)));
-    posteriorAri.show(ari(owners));
+    posteriorAri.show(ari(pictures.owners(answer.masks)));
     held.show(pixels.join(" "));
     costs.show(answer.costs.map((cost, i) => cost.toPrecision(4) + (i === answer!.best && answer!.costs.length > 1 ? " kept" : "")).join(", "));
     const used = pixels.filter((count) => count > 0).length;
@@ -165,7 +158,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     show();
   };
 
-  const fail = (reason: unknown): void => ui.trouble(el, reason instanceof Error ? reason.message : String(reason));
+  const fail = (reason: unknown): void => ui.trouble(el, reason);
   const update = async (): Promise<void> => {
     const wanted = await remoteOf(model.get("model"));
     if (wanted !== (await remoteOf(model.get("model")))) return; // another one was wanted meanwhile
@@ -226,7 +219,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
       ui.panel("Drawn masks", drawnMasks.element),
       ui.panel("Posterior masks", posterior.element),
     ),
-    ui.row(turnIt, ui.element("label", { class: "lab-control" }, ui.element("span", {}, "Colour"), colour), add, remove, save),
+    ui.row(turnIt, ui.element("label", { class: "lab-control" }, ui.element("span", {}, "Colour"), colour), add, remove, table.save),
     ui.row(
       ui.slider(model, "slots", "Slots"),
       ui.slider(model, "iterations", "Iterations"),
@@ -281,19 +274,16 @@ function outline(context: CanvasRenderingContext2D, colour: string): void {
 /** What computes the same in Python. */
 function code(model: Desk, stage: Stage): string {
   const { model: name, scene, slots, iterations, start, sigma, restarts, things } = model.all();
-  const options = Object.entries(stage.written.options).map(([option, value]) => `, ${option}=${JSON.stringify(value)}`);
-  const own = `scenes = slotlib.data.make("${stage.written.name}", 8${options.join("")}).batch([${scene}])
+  const own = `scenes = ${stage.inPython(scene)}
 images = scenes["image"]`;
-  const changed = `pixels = np.array(Image.open("scene.png").convert("RGB"))  # saved from the page
-images = torch.tensor(pixels).permute(2, 0, 1)[None] / 255`;
   const spread = `
 with torch.no_grad():
     model.slot_attention.slots_log_sigma += torch.tensor(${sigma}).log()`;
   return `import torch
-${things === UNTOUCHED ? "" : "import numpy as np\nfrom PIL import Image\n"}import slotlib
+${things === UNTOUCHED ? "" : `${PNG_IMPORTS}\n`}import slotlib
 
 model = slotlib.load("${name}")${sigma === 1 ? "" : spread}
-${things === UNTOUCHED ? own : changed}
+${things === UNTOUCHED ? own : FROM_PNG}
 out = model(
     images,
     num_slots=${slots},

@@ -5,6 +5,7 @@ import { Remote } from "../remote.ts";
 import { Stage, type Thing } from "../scenes.ts";
 import { range, type Model } from "../settings.ts";
 import { SIDE, Table, things, UNTOUCHED } from "../table.ts";
+import { row } from "../tensor.ts";
 import * as ui from "../ui.ts";
 
 const MODEL = "tetrominoes";
@@ -17,7 +18,7 @@ type Landing = Model<typeof settings>;
 
 export async function render({ model, el }: { model: Landing; el: HTMLElement }): Promise<void> {
   const remote = await Remote.load(MODEL);
-  const stage = new Stage(remote.exported.stage as never);
+  const stage = new Stage(remote.exported.stage!);
   const { num_slots: slots, num_iterations: iterations } = remote.exported.model.init_args.attention;
   let answer: Answer | undefined;
 
@@ -34,8 +35,7 @@ export async function render({ model, el }: { model: Landing; el: HTMLElement })
   const parts = Array.from({ length: slots }, (_, k) =>
     ui.drawing(SIDE, SIDE, `What slot ${k + 1} paints`, (context) => {
       if (!answer) return;
-      const of = ({ data, width }: Answer["masks"]): Float32Array => data.subarray(k * width, (k + 1) * width);
-      const painted = pictures.image(of(answer.slotImages), stage.resolution, of(answer.masks));
+      const painted = pictures.image(row(answer.slotImages, k), stage.resolution, row(answer.masks, k));
       context.drawImage(painted, 0, 0, SIDE, SIDE);
       context.strokeStyle = ui.slotColour(k);
       context.lineWidth = 6;
@@ -51,8 +51,7 @@ export async function render({ model, el }: { model: Landing; el: HTMLElement })
     const question = { slots, iterations, seed: 0, restarts: 1, spread: 1 };
     answer = (await remote.ask(table.drawn.image, question)) ?? answer;
     for (const each of [masks, ...parts]) each.redraw();
-    const owners = pictures.owners(answer!.masks);
-    const pixels = parts.map((_, k) => owners.filter((owner) => owner === k).length);
+    const pixels = pictures.pixelsOwned(answer!.masks);
     held.show(pixels.join(" "));
     said.say(`${table.scene.things.length} pieces; the slots hold ${pixels.join(", ")} pixels.`);
   };
@@ -88,7 +87,7 @@ export async function render({ model, el }: { model: Landing; el: HTMLElement })
   );
   model.on(
     "change",
-    ui.soon(() => update().catch((reason: Error) => ui.trouble(el, reason.message))),
+    ui.soon(() => update().catch((reason) => ui.trouble(el, reason))),
   );
   await update();
 }

@@ -51,13 +51,6 @@ export const settings = {
 type Own = Model<typeof settings>;
 const FAULTS = ["split", "merge", "swallow", "background", "noise"] as const;
 
-const SCORES: Record<string, (table: metrics.Table) => number> = {
-  Rand: metrics.randIndex,
-  ARI: metrics.adjustedRandIndex,
-  "FG-ARI": metrics.fgAri,
-  mBO: metrics.meanBestOverlap,
-  mIoU: metrics.meanIou,
-};
 type Scores = Record<string, number>;
 
 interface Challenge {
@@ -118,7 +111,7 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
       over[i] === OPEN ? label : over[i],
     );
     table = metrics.contingency(truth, pred);
-    scores = Object.fromEntries(Object.entries(SCORES).map(([name, score]) => [name, score(table)]));
+    scores = Object.fromEntries(Object.entries(metrics.SCORES).map(([name, score]) => [name, score(table)]));
   };
   compute();
 
@@ -221,7 +214,7 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
 
   // --- scores, table, pairs, challenges ---
 
-  const bars = Object.fromEntries(Object.keys(SCORES).map((name) => [name, bar(name)]));
+  const bars = Object.fromEntries(Object.keys(metrics.SCORES).map((name) => [name, bar(name)]));
   const counts = ui.element("div", {
     class: "paint-table",
     "data-lab-value": true,

@@ -1,6 +1,5 @@
 /** Queries on points (chapter 01): who looks where, who is left over, and what fifty random starts find. */
 import { countDifferent, found, freeEnergy, look, trail, type Axis, type Rows } from "../attention.ts";
-import { normal, uniform } from "../double.ts";
 import { randomStart, WORLDS } from "../clumps.ts";
 import { decode as decoded, encode as encoded, placed } from "../places.ts";
 import { Generator } from "../random.ts";
@@ -221,11 +220,7 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
   });
   handles.element.addEventListener("focusout", () => plane.redraw());
   plane.element.addEventListener("pointerdown", (event) => {
-    const box = plane.element.getBoundingClientRect();
-    const at = {
-      x: ((event.clientX - box.left) / box.width) * plane.width,
-      y: ((event.clientY - box.top) / box.height) * plane.height,
-    };
+    const at = ui.place(plane, event);
     if (model.get("press") === "add") put([...points, back(at)]);
     if (model.get("press") === "remove") {
       const point = nearestPoint(at, 14);
@@ -236,8 +231,8 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
   /** Twenty points around a middle that depends on how many there are already. */
   const addClump = (): void => {
     const generator = new Generator(points.length);
-    const [u, v] = uniform(generator, 2);
-    const noise = normal(generator, 48);
+    const [u, v] = generator.uniform64(2);
+    const noise = generator.normal64(48);
     const more = Array.from({ length: 20 }, (_, i) => [
       6 * u - 3 + 0.3 * noise[2 * i],
       4 * v - 2 + 0.3 * noise[2 * i + 1],

@@ -6,9 +6,9 @@ import { loadModel } from "../script.ts";
 import { choice, flag, range, text, type Model } from "../settings.ts";
 import type { History } from "../slot_attention.ts";
 import { ari, CELLS, likeness, loss, REACH, sky, spread, Stargazer, sureness } from "../stargazer.ts";
-import { row, rows, type Rows } from "../tensor.ts";
+import { row, rows, vectors, type Rows } from "../tensor.ts";
 import * as ui from "../ui.ts";
-import { decode as numbers, weights } from "../weights.ts";
+import { weightsOf } from "../weights.ts";
 
 const MOST_DOTS = 96;
 const MOST_ITERATIONS = 20;
@@ -53,7 +53,7 @@ const HINTS: Record<string, string> = {
 
 export async function render({ model, el }: { model: Own; el: HTMLElement }): Promise<void> {
   const exported = await loadModel("stargazer");
-  const stargazer = new Stargazer(weights(exported.tensors, numbers(exported)));
+  const stargazer = new Stargazer(weightsOf(exported));
   const keys = stargazer.keys(grid());
 
   let dots = rows(0, 2);
@@ -89,7 +89,7 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
     y: ((REACH - y) * SIDE) / (2 * REACH),
   });
   const back = ({ x, y }: ui.Point): number[] => [(x * 2 * REACH) / SIDE - REACH, REACH - (y * 2 * REACH) / SIDE];
-  const places = (): number[][] => Array.from({ length: dots.count }, (_, j) => [...row(dots, j)]);
+  const places = (): number[][] => vectors(dots).map((dot) => [...dot]);
   const put = (changed: number[][]): void => {
     if (changed.length > MOST_DOTS) return said.say(`${MOST_DOTS} dots are enough.`);
     model.set("dots", changed.length ? encode(changed, REACH, REACH) : "none");
@@ -170,9 +170,8 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
     chosen: () => heaven.redraw(),
   });
   handles.element.addEventListener("focusout", () => heaven.redraw());
-  heaven.element.addEventListener("pointerdown", ({ offsetX, offsetY }) => {
-    const unit = SIDE / heaven.element.clientWidth;
-    const at = { x: offsetX * unit, y: offsetY * unit };
+  heaven.element.addEventListener("pointerdown", (event) => {
+    const at = ui.place(heaven, event);
     if (model.get("press") === "add") put([...places(), back(at)]);
     const dot = model.get("press") === "remove" ? nearest(at) : undefined;
     if (dot !== undefined) without(dot);
@@ -260,11 +259,7 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
   );
 
   const show = (): void => {
-    const own = seen && pictures.owners(seen.attention);
-    const counts = Array.from(
-      { length: own ? model.get("slots") : 0 },
-      (_, k) => own!.filter((owner) => owner === k).length,
-    );
+    const counts = seen ? pictures.pixelsOwned(seen.attention) : [];
     const found = seen
       ? [loss(dots, seen.drawings), sureness(seen.attention), likeness(seen.drawings)]
       : [NaN, NaN, NaN];

@@ -5,7 +5,7 @@ import { Remote } from "../remote.ts";
 import { Stage } from "../scenes.ts";
 import { range, text, type Model } from "../settings.ts";
 import type { CodedAnswer, Codes, Drawn, Word } from "../svq.ts";
-import type { Rows } from "../tensor.ts";
+import { row } from "../tensor.ts";
 import { agreement, exchanged, readCodes, writeCodes } from "../texts.ts";
 import * as ui from "../ui.ts";
 
@@ -29,7 +29,7 @@ type Words = Model<typeof settings>;
 
 export async function render({ model, el }: { model: Words; el: HTMLElement }): Promise<void> {
   const remote = await Remote.load(MODEL);
-  const stage = new Stage(remote.exported.stage as never);
+  const stage = new Stage(remote.exported.stage!);
   const { attention } = remote.exported.model.init_args.autoencoder.init_args;
   const { num_slots: slots, num_iterations: iterations, quantizer } = attention;
   const { num_blocks: blocks, num_codes: size } = quantizer.init_args;
@@ -51,15 +51,10 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
     restarts: model.get("restarts"),
     spread: 1,
   });
-  const pixels = (masks: Rows): number[] => {
-    const owned = new Array<number>(masks.count).fill(0);
-    for (const slot of pictures.owners(masks)) owned[slot]++;
-    return owned;
-  };
   const slotOf = (): number => {
     const said = model.get("slot");
     if (said !== FREE) return Math.min(said, slots - 1);
-    const owned = pixels(first.masks);
+    const owned = pictures.pixelsOwned(first.masks);
     const largestFirst = owned.map((_, k) => k).sort((a, b) => owned[b] - owned[a]);
     return largestFirst[Math.min(1, slots - 1)]; // but for the background
   };
@@ -126,10 +121,10 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
     "Which slot draws which pixel, in the slots' colours; a press chooses the slot",
     () => drawn && pictures.segmentation(drawn.masks, stage.resolution),
   );
-  masks.element.addEventListener("click", ({ offsetX, offsetY }) => {
-    const place = (offset: number): number =>
-      Math.min(Math.floor((offset / masks.element.clientWidth) * stage.resolution), stage.resolution - 1);
-    if (drawn) model.set("slot", pictures.owners(drawn.masks)[place(offsetY) * stage.resolution + place(offsetX)]);
+  masks.element.addEventListener("click", (event) => {
+    const { x, y } = ui.place(masks, event);
+    const pixel = (at: number): number => Math.min(Math.floor((at / SIDE) * stage.resolution), stage.resolution - 1);
+    if (drawn) model.set("slot", pictures.owners(drawn.masks)[pixel(y) * stage.resolution + pixel(x)]);
   });
   masks.element.style.cursor = "pointer";
   const back = square(
@@ -154,11 +149,10 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
     model.set("block", block);
   };
   const slotPictures = Array.from({ length: slots }, (_, k) =>
-    square(`What slot ${k} draws`, () => {
-      if (!drawn) return undefined;
-      const own = ({ data, width }: Rows): Float32Array => data.subarray(k * width, (k + 1) * width);
-      return pictures.image(own(drawn.slotImages), stage.resolution, own(drawn.masks));
-    }),
+    square(
+      `What slot ${k} draws`,
+      () => drawn && pictures.image(row(drawn.slotImages, k), stage.resolution, row(drawn.masks, k)),
+    ),
   );
   const lines = slotPictures.map((picture, k) => {
     const colour = `border-color: ${ui.slotColour(k)}`;
@@ -212,7 +206,7 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
   const show = (): void => {
     const changes = exchanged(read.codes, codes);
     const squares = drawn.image.reduce((sum, value, i) => sum + (value - first.image[i]) ** 2, 0);
-    const owned = pixels(drawn.masks);
+    const owned = pictures.pixelsOwned(drawn.masks);
     for (const each of [scene, said, masks, ...slotPictures]) each.redraw();
     tiles.forEach((tile, i) => {
       const chosen = i === at();
@@ -307,15 +301,13 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
     announce.element,
     shownCode,
   );
-  const fail = (reason: unknown): void => ui.trouble(el, reason instanceof Error ? reason.message : String(reason));
-  model.on("change", ui.soon(() => void update().catch(fail)));
+  model.on("change", ui.soon(() => void update().catch((reason) => ui.trouble(el, reason))));
   await update();
 }
 
 /** What computes the same in Python. */
 function code(model: Words, stage: Stage, read: Codes, codes: Codes, blocks: number): string {
   const { scene, start, restarts } = model.all();
-  const options = Object.entries(stage.written.options).map(([name, value]) => `, ${name}=${JSON.stringify(value)}`);
   const place = (i: number): string => `codes[0, ${Math.floor(i / blocks)}, ${i % blocks}]`;
   const changes = exchanged(read, codes).map((i) => `${place(i)} = ${codes[i]}\n`);
   return `import torch
@@ -323,7 +315,7 @@ import slotlib
 from slotlib import metrics, svq
 
 model = slotlib.load("${MODEL}").autoencoder
-images = slotlib.data.make("${stage.written.name}", 8${options.join("")}).batch([${scene}])["image"]
+images = ${stage.inPython(scene)}["image"]
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ import { Remote } from "../remote.ts";
 import { Stage } from "../scenes.ts";
 import { choice, range, text, type Model } from "../settings.ts";
 import type { CodedAnswer, Codes } from "../svq.ts";
-import { SIDE, Table, things, UNTOUCHED } from "../table.ts";
+import { FROM_PNG, PNG_IMPORTS, SIDE, Table, things, UNTOUCHED } from "../table.ts";
 import { readCodes, writeCodes } from "../texts.ts";
 import * as ui from "../ui.ts";
 
@@ -36,7 +36,7 @@ type Write = Model<typeof settings>;
 
 export async function render({ model, el }: { model: Write; el: HTMLElement }): Promise<void> {
   const remote = await Remote.load(MODEL);
-  const stage = new Stage(remote.exported.stage as never);
+  const stage = new Stage(remote.exported.stage!);
   const { attention } = remote.exported.model.init_args.autoencoder.init_args;
   const { num_slots: slots, num_iterations: iterations, quantizer } = attention;
   const { num_blocks: blocks, num_codes: size } = quantizer.init_args;
@@ -245,12 +245,7 @@ export async function render({ model, el }: { model: Write; el: HTMLElement }): 
     const aside = (thing.x < stage.resolution / 2 ? 1 : -1) * (stage.resolution / 4);
     table.change([...table.scene.things, stage.placed(thing, thing.x + aside, thing.y)]);
   });
-  const remove = ui.button("Remove it", () => table.change(table.scene.things.filter((_, k) => k !== table.chosen)));
-  const save = ui.button("Save as PNG", () => {
-    const url = pictures.image(table.drawn.image, stage.resolution).toDataURL();
-    ui.element("a", { href: url, download: "scene.png" }).click();
-  });
-  save.dataset.labAside = "";
+  const remove = ui.button("Remove it", () => table.remove());
 
   // --- the page ---
 
@@ -282,7 +277,7 @@ export async function render({ model, el }: { model: Write; el: HTMLElement }): 
       ui.panel("Which slot draws what", owners.element),
       ui.panel("A scene to be read: drag what is in it", table.element),
     ),
-    ui.row(scene, colour, copy, remove, save),
+    ui.row(scene, colour, copy, remove, table.save),
     ui.row(count.element, total.element, last.element, most.element, end.element),
     ui.panel(
       "The text, a line for each slot. The redder a token, the more it surprised the prior. Beside it: what the slot " +
@@ -293,8 +288,7 @@ export async function render({ model, el }: { model: Write; el: HTMLElement }): 
     said.element,
     shownCode,
   );
-  const fail = (reason: unknown): void => ui.trouble(el, reason instanceof Error ? reason.message : String(reason));
-  model.on("change", ui.soon(() => void update().catch(fail)));
+  model.on("change", ui.soon(() => void update().catch((reason) => ui.trouble(el, reason))));
   await update();
 }
 
@@ -303,12 +297,8 @@ function code(model: Write, stage: Stage, begun: Codes, [slots, blocks, tokens]:
   const { source, scene, seed, temperature, nucleus, things } = model.all();
   const drawn = `temperature=${temperature}, top_p=${nucleus}`;
   const generator = `torch.Generator().manual_seed(${seed})`;
-  const options = Object.entries(stage.written.options).map(([name, value]) => `, ${name}=${JSON.stringify(value)}`);
   const own = things === UNTOUCHED;
-  const image = own
-    ? `images = slotlib.data.make("${stage.written.name}", 8${options.join("")}).batch([${scene}])["image"]`
-    : `pixels = np.array(Image.open("scene.png").convert("RGB"))  # saved from the page
-images = torch.tensor(pixels).permute(2, 0, 1)[None] / 255`;
+  const image = own ? `images = ${stage.inPython(scene)}["image"]` : FROM_PNG;
   const read = `${image}
 read = writer.autoencoder.tokenise(images, slotlib.Draws(${generator}), restarts=${RESTARTS})
 owned = pixels_owned(writer.decode(read).masks)[0]
@@ -331,7 +321,7 @@ text = writer.prior.sample(1, given=text[:, :1], ${drawn}, generator=${generator
   const reads = source === "scene" || (source === "ground" && !begun.length);
   const imports = [
     "import torch",
-    ...(reads && !own ? ["import numpy as np", "from PIL import Image"] : []),
+    ...(reads && !own ? [PNG_IMPORTS] : []),
     "import slotlib",
     ...(reads ? ["from slotlib.svq import pixels_owned"] : []),
     ...(!reads && begun.length ? ["from slotlib.prior import nucleus_sample"] : []),
