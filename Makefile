@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 HTML      := book/_build/html
 
 # What the labs of book/lab compute with.
-LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse shapes multi_dsprites svq_shapes clevr10_sets
+LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse shapes multi_dsprites adaptive_shapes svq_shapes \
+              clevr10_sets $(notdir $(basename $(wildcard data/checkpoints/tetrominoes_early.json)))
 
 # Two processes, one thread each. What is in one file, a chapter for example, stays in one process.
 PYTEST    := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
@@ -57,6 +58,7 @@ lab: $(INSTALLED)
 labs: $(INSTALLED)
 	$(BIN)/slotlib export lab $(LAB_MODELS) --out book/assets/lab/weights
 	$(RUN) book/lab/golden.py
+	$(RUN) book/lab/fates.py
 	$(RUN) book/lab/golden_pure.py
 	$(RUN) book/lab/stargazer.py
 	$(RUN) book/lab/describe.py
@@ -86,7 +88,7 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(PYTEST) tests --ignore tests/test_site.py --ignore-glob 'tests/test_labs*.py' --ignore tests/test_colab.py
+	$(PYTEST) tests --ignore tests/test_site.py --ignore tests/test_pages.py --ignore tests/test_reference.py --ignore-glob 'tests/test_labs*.py' --ignore tests/test_colab.py
 
 # nbval runs every notebook and compares each output with the stored one.
 test-chapters: $(INSTALLED)
@@ -94,7 +96,7 @@ test-chapters: $(INSTALLED)
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 test-site: $(INSTALLED)
-	$(PYTEST) tests/test_site.py $(wildcard tests/test_labs*.py) tests/test_colab.py
+	$(PYTEST) tests/test_site.py tests/test_pages.py tests/test_reference.py $(wildcard tests/test_labs*.py) tests/test_colab.py
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis

@@ -33,11 +33,13 @@ COLUMNS = ("dataset", "lever", "seed", "steps", "minutes", *FG_ARI, "mse", "erro
 class Study(NamedTuple):
     seeds: int
     budget: Sequence[str]
-    """Flags of `slotlib train` on top of the fast configuration, for all runs."""
+    """Flags of `slotlib train` on top of the recipe, for all runs."""
     levers: dict[str, Sequence[str]]
     """What is changed → flags on top of the budget."""
     paper: bool = True
     """Whether the paper's model gets the same minutes."""
+    recipe: str = "first"
+    """Which of the dataset's packaged configurations it is."""
 
 
 def price(sparsity: float) -> str:
@@ -130,11 +132,12 @@ def main(
 
     for dataset in chosen:
         study = studies[dataset]
-        levers = {lever: (f"{dataset}_fast", [*study.budget, *flags]) for lever, flags in study.levers.items()}
+        recipe = f"{dataset}_{study.recipe}"
+        levers = {lever: (recipe, [*study.budget, *flags]) for lever, flags in study.levers.items()}
         for lever in [*levers, *[PAPER] * study.paper]:
             if lever == PAPER:
-                recipe = [line for line in lines if (line["dataset"], line["lever"]) == (dataset, RECIPE)]
-                minutes = statistics.median(line["minutes"] for line in recipe if not line["error"])
+                same = [line for line in lines if (line["dataset"], line["lever"]) == (dataset, RECIPE)]
+                minutes = statistics.median(line["minutes"] for line in same if not line["error"])
                 levers[PAPER] = f"{dataset}_paper", [f"--train.minutes={minutes:.2f}"]
             runs = planned(dataset, lever, *levers[lever], study.seeds, asked.folder)
             ended = sweep.sweep(runs, asked.jobs)

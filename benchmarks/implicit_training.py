@@ -62,9 +62,9 @@ ALONG_STEPS, EVERY, WATCHED = 800, 80, 8  # steps, between looks, and images loo
 
 def run(name: str, value: str, seed: int, flags: Sequence[str], folder: Path) -> sweep.Run:
     own = [*FROM_THE_START, *flags, f"--train.seed={seed}"]
-    config = read_config("tetrominoes_fast", *own)
+    config = read_config("tetrominoes_first", *own)
     return sweep.Run(
-        folder / f"{name}_{seed}".replace(" ", "_"), value, seed, config, ["--config=tetrominoes_fast", *own]
+        folder / f"{name}_{seed}".replace(" ", "_"), value, seed, config, ["--config=tetrominoes_first", *own]
     )
 
 
@@ -97,12 +97,12 @@ def step_costs(name: str, contestants: Mapping[str, Sequence[str]], folder: Path
     """Seconds of processor time that a training step takes, for each gradient; measured once and kept in `folder`."""
     saved = folder / f"{name}_costs.json"
     if not saved.exists():
-        images = data.make("tetrominoes", 32).batch(range(32))["image"]
+        images = data.make("tetrominoes", 32, look="first").batch(range(32))["image"]
         shipped = zoo.load("tetrominoes").state_dict()
         steps = []
         for flags in contestants.values():
             for weights in ({}, shipped):
-                model = SlotAutoencoder(read_config("tetrominoes_fast", *flags).model)
+                model = SlotAutoencoder(read_config("tetrominoes_first", *flags).model)
                 own = model.state_dict()
                 own.update({k: v for k, v in weights.items() if k in own and v.shape == own[k].shape})
                 model.load_state_dict(own)
@@ -194,8 +194,8 @@ def gradient_vectors(model: SlotAutoencoder, images: Tensor, seed: int) -> dict[
 
 
 def along(folder: Path) -> Iterable[list[dict]]:
-    scenes = data.make("tetrominoes", 10**6, seed=1)
-    watched = data.make("tetrominoes", WATCHED, seed=2).batch(range(WATCHED))["image"].double()
+    scenes = data.make("tetrominoes", 10**6, seed=1, look="first")
+    watched = data.make("tetrominoes", WATCHED, seed=2, look="first").batch(range(WATCHED))["image"].double()
     for gradient in ("unrolled", "one step"):
         for seed in range(2):
             saved = folder / f"along_{gradient}_{seed}.csv".replace(" ", "_")
@@ -206,7 +206,7 @@ def along(folder: Path) -> Iterable[list[dict]]:
                     UNSHADED,
                     *GRADIENTS[gradient],
                 ]
-                write(saved, one_run(read_config("tetrominoes_fast", *flags), gradient, seed, scenes, watched))
+                write(saved, one_run(read_config("tetrominoes_first", *flags), gradient, seed, scenes, watched))
             with saved.open(newline="", encoding="utf-8") as file:
                 yield list(csv.DictReader(file))
 

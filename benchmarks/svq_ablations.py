@@ -65,6 +65,7 @@ STUDIES = {
             "written by a transformer": ["--config=slate_shapes"],
         },
         paper=False,
+        recipe="fast",
     ),
     "svq_multi_dsprites": Study(
         1,
@@ -87,6 +88,7 @@ STUDIES = {
             "colour in any block": [ANY, "--model.colour_lead=0"],
         },
         paper=False,
+        recipe="fast",
     ),
 }
 

@@ -31,15 +31,14 @@ from slotlib import check
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.counting import pixels_owned
 from slotlib.data.targets import VALUES
-from slotlib.decoders import Drawing, Masks, ends
+from slotlib.decoders import Drawing, Keep, Masks, ends, kept_only
 from slotlib.encoders import Features, Images
 from slotlib.likelihoods import compose
 from slotlib.model import Draws, Ramp, Scenes
+from slotlib.outlined import OutlinedAutoencoder, OutlinedConfig
 from slotlib.set_prediction import SetPredictor, SetPredictorConfig
 from slotlib.slot_attention import Attention, Slots, glorot_
 from slotlib.vq import nearest
-
-Keep = Float[Tensor, "batch slots"]
 
 # --- the decision ---
 
@@ -210,15 +209,6 @@ BOUND = 2.0
 say so. The background saves hundreds of prices: unbounded, its gradient drowns the price, and nothing is dropped."""
 
 
-def kept_only(drawing: Drawing, keep: Keep) -> Drawing:
-    """A drawing in which dropped slots paint nothing: masks, a softmax over slots, are renormalised among the kept.
-
-    It has no gradient for `keep`: `AdaptiveAutoencoder.loss` brings another.
-    """
-    dropped = (keep == 0).view(*keep.shape, *[1] * (drawing.logits.ndim - 2))
-    return Drawing(drawing.colours, drawing.logits.masked_fill(dropped, -torch.inf))
-
-
 def orthogonality(slots: Slots) -> Float[Tensor, "batch"]:
     """How alike the slots of an image are: the mean squared cosine of two, after their mean was taken off.
 
@@ -287,9 +277,11 @@ class AdaptiveAutoencoder(SlotAutoencoder):
             slots = self.bind(self.encode(images), draws).slots
         keep, probability, _ = self.keep_or_drop(slots, draws)
         with torch.set_grad_enabled(learned):
-            drawing, target = self.decoder.part(slots, images * 2 - 1, draws)
-            cost = self.likelihood.cost(kept_only(drawing, keep), target)
-        saved = self._saved(drawing, target, keep.detach(), cost.detach(), draws)
+            drawings, target = self.drawings(slots, images, draws, keep.detach())
+            judged = drawings[:1] if self.config.frozen else drawings  # what to keep is decided by drafts
+            costs = torch.stack([self.likelihood.cost(kept_only(each, keep), target) for each in judged])
+        cost, draft = costs.mean(dim=0), drawings[0]
+        saved = self._saved(draft, target, keep.detach(), costs[0].detach(), draws)
         saved = saved.clamp(-BOUND * self.price, BOUND * self.price) * keep.shape[1]
         cost = cost - ((keep - keep.detach()) * saved).sum(dim=1)  # adds 0, and the gradient for `keep`
         cost = cost + self.price * (probability.sum(dim=1) - self.config.target).abs()
@@ -341,6 +333,20 @@ class AdaptiveAutoencoder(SlotAutoencoder):
         """As of any autoencoder; and `kept`, the number of slots kept, with how far that, less one for the background,
         is from the number of objects: `count_error`, and `count_exact`, 1 where it is right."""
         return {**super().scores(scenes, output), **count_columns(scenes, output.keep)}
+
+
+@dataclass
+class AdaptiveOutlinedConfig(OutlinedConfig, AdaptiveConfig):
+    """Everything that defines an `AdaptiveOutlinedAutoencoder`."""
+
+
+class AdaptiveOutlinedAutoencoder(AdaptiveAutoencoder, OutlinedAutoencoder):
+    """Slots with outlines, of which some are kept: by what their drafts are worth. Outlines are read among the kept.
+
+    Raises ValueError for a configuration that cannot be built, naming the field.
+    """
+
+    config: AdaptiveOutlinedConfig
 
 
 def count_columns(scenes: Scenes, keep: Keep, background: int = 1) -> dict[str, Tensor]:
@@ -455,9 +461,17 @@ class Chosen(NamedTuple):
 
 def painted(model: SlotAutoencoder, images: Images, chosen: Chosen, grid: torch.Size) -> AdaptiveOutput:
     """What the slots draw that were kept. `grid` is that of the features."""
-    drawing = kept_only(model.decoder(chosen.slots), chosen.keep)
-    whole = model.output(drawing, images, chosen.slots, chosen.attention.unflatten(-1, grid))
+    slots, drawing = _drawing(model, images, chosen)
+    whole = model.output(drawing, images, slots, chosen.attention.unflatten(-1, grid))
     return AdaptiveOutput(**whole._asdict(), keep=chosen.keep, keep_probability=chosen.keep_probability)
+
+
+def _drawing(
+    model: SlotAutoencoder, images: Images, chosen: Chosen
+) -> tuple[Float[Tensor, "batch slots more"], Drawing]:
+    """The slots that the decoder gets, and what those of them draw that were kept."""
+    slots = model.second_look(chosen.slots, images, chosen.keep)
+    return slots, kept_only(model.decoder(slots), chosen.keep)
 
 
 def least_cost(
@@ -470,7 +484,7 @@ def least_cost(
     if len(candidates) == 1:
         return candidates[0]
     costs = [
-        model.likelihood.cost(kept_only(model.decoder(each.slots), each.keep), images * 2 - 1)
+        model.likelihood.cost(_drawing(model, images, each)[1], images * 2 - 1)
         + price * (each.keep.sum(dim=1) - target).abs()
         for each in candidates
     ]
@@ -545,7 +559,7 @@ class ByArea(Choice):
     def __call__(self, model: SlotAutoencoder, features: Features, images: Images, draws: Draws) -> Chosen:
         check.whole("least", self.least)
         every = all_slots(model, features, draws, self.num_slots)
-        area = pixels_owned(compose(model.decoder(every.slots))[1])
+        area = pixels_owned(compose(_drawing(model, images, every)[1])[1])
         keep = (area >= area.amax(dim=1, keepdim=True).clamp(max=self.least)).to(every.keep)
         return every._replace(keep=keep, keep_probability=keep)
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotlib import check, configuration, diagnosis, metrics
-from slotlib.decoders import Broadcast, DecoderConfig, Drawing, Masks
+from slotlib.decoders import Broadcast, DecoderConfig, Drawing, Keep, Masks
 from slotlib.encoders import EncoderConfig, Features, Images, Paper, start_as_keras
 from slotlib.likelihoods import Average, LikelihoodConfig, compose
 from slotlib.model import Draws, Look, Model, Scenes
@@ -221,10 +221,24 @@ class SlotAutoencoder(WithSlots, Model):
         self.decoder.initialise()
         self.at(1.0)
 
+    def drawings(
+        self, slots: Slots, images: Images, draws: Draws, keep: Keep | None = None
+    ) -> tuple[list[Drawing], Float[Tensor, "batch 3 *area"]]:
+        """What training draws of `images`, the draft first, and what of them it is compared with.
+
+        `keep`: which slots are there at all (1, else 0); for who makes one drawing from another.
+        """
+        drawing, target = self.decoder.part(slots, images * 2 - 1, draws)
+        return [drawing], target
+
     def drawing_loss(self, slots: Slots, images: Images, draws: Draws) -> Float[Tensor, ""]:
         """What `slots` cost as a drawing of `images`, or of what part of them the decoder draws in training."""
-        drawing, target = self.decoder.part(slots, images * 2 - 1, draws)
-        return self.likelihood.cost(drawing, target).mean()
+        drawings, target = self.drawings(slots, images, draws)
+        return torch.stack([self.likelihood.cost(each, target) for each in drawings]).mean()
+
+    def second_look(self, slots: Slots, images: Images, keep: Keep | None = None) -> Float[Tensor, "batch slots more"]:
+        """What the decoder gets of slots: themselves. A subclass may let them look at the image again."""
+        return slots
 
     def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """The likelihood's cost, averaged over images; in squared error, for images in the units of [-1, 1].
@@ -260,11 +274,11 @@ class SlotAutoencoder(WithSlots, Model):
 
     def drawn(self, images: Images, bound: Any, grid: torch.Size, restarts: int) -> AutoencoderOutput:
         """What bound slots draw; of an image's several restarts, the best. `grid` is that of the features."""
-        slots, attention = bound.slots, bound.attention
-        drawing, target = self.decoder(slots), images * 2 - 1
+        every = images.repeat_interleave(restarts, dim=0) if restarts > 1 else images
+        slots, attention = self.second_look(bound.slots, every), bound.attention
+        drawing = self.decoder(slots)
         if restarts > 1:
-            every = target.repeat_interleave(restarts, dim=0)
-            best = self.likelihood.cost(drawing, every).view(-1, restarts).argmin(dim=1)
+            best = self.likelihood.cost(drawing, every * 2 - 1).view(-1, restarts).argmin(dim=1)
             best = best + torch.arange(len(best), device=images.device) * restarts
             slots, attention = slots[best], attention[best]
             drawing = Drawing(drawing.colours[best], drawing.logits[best])

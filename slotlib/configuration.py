@@ -174,7 +174,7 @@ def named(base: type, class_path: str, where: str) -> type:
             return kind
     module, _, name = str(class_path).rpartition(".")
     if not module:
-        there = ", ".join(choices(base))
+        there = ", ".join(choices(base)) or base.__name__
         raise ValueError(f"{where}: {class_path!r} is unknown; there are {there} (your own: my_module.MyClass)")
     try:
         found = getattr(importlib.import_module(module), name)

@@ -85,7 +85,7 @@ def rate_distortion(
 def elbow(rate: Float[Tensor, "points"], distortion: Float[Tensor, "points"]) -> int:
     """Which point of a curve is its elbow: the farthest below the line between its ends.
 
-    No labels are needed. Where objects differ in size it finds the end of the large ones: on Shapes it says three slots
+    No labels are needed. Where objects differ in size it finds the end of the large ones: on Shapes it says two slots
     for five (chapter 09). Source: Satopää et al., 2011 ("Kneedle"), without its smoothing.
 
     Raises ValueError for fewer than three points, or a curve that does not fall from its lowest rate to its highest.

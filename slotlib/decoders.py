@@ -19,6 +19,8 @@ from slotlib.slot_attention import Slots
 
 Colour = Literal["pixel", "slot", "shaded"]
 Masks = Float[Tensor, "batch slots height width"]
+Keep = Float[Tensor, "batch slots"]
+"""1 for a slot that is there, 0 for one that is not."""
 
 BANDS = 6
 """Of the Fourier features from which the decoders without convolutions know where a pixel lies."""
@@ -30,6 +32,15 @@ class Drawing(NamedTuple):
 
     colours: Float[Tensor, "batch slots 3 *colour_area"]
     logits: Float[Tensor, "batch slots *area"]
+
+
+def kept_only(drawing: Drawing, keep: Keep) -> Drawing:
+    """A drawing in which dropped slots paint nothing: masks, a softmax over slots, are renormalised among the kept.
+
+    It has no gradient for `keep`.
+    """
+    dropped = (keep == 0).view(*keep.shape, *[1] * (drawing.logits.ndim - 2))
+    return Drawing(drawing.colours, drawing.logits.masked_fill(dropped, -torch.inf))
 
 
 def ends(value: float | Ramp) -> tuple[float, float]:

@@ -6,9 +6,10 @@ single precision, and the stage: how to draw scenes as those the model was train
 """
 
 import base64
+import dataclasses
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ import torch
 
 from slotlib import checkpoint, data, zoo
 from slotlib.data import multi_dsprites, shapes, tetrominoes
+from slotlib.model import Ramp
 
 SCENES = 8
 """Of seed 0, which training never uses."""
 TRAINING = ".quantizer.counts", ".quantizer.sums"
 """Of what codes were chosen for; a finished codebook does not need it."""
+
+RAMP = {field.name for field in dataclasses.fields(Ramp)}
 
 Objects = dict[str, Any]
 Stage = dict[str, Any]
@@ -37,7 +41,7 @@ def export(name_or_path: Path | str, folder: Path | str) -> Path:
     tensors = {name: each for name, each in model.state_dict().items() if not name.endswith(TRAINING)}
     numbers = planes(tensors.values())
     content = {
-        "model": checkpoint.spec(model),
+        "model": standing(checkpoint.spec(model), model.card.get("progress", 1.0)),
         "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()},
         "crc32": zlib.crc32(numbers),
         "stage": stage(model.card.get("dataset") or {}),
@@ -49,6 +53,18 @@ def export(name_or_path: Path | str, folder: Path | str) -> Path:
     return out
 
 
+def standing(spec: Any, progress: float) -> Any:
+    """A plain configuration in which every number stands still: a Ramp is what it is at `progress`.
+
+    The page has no schedule.
+    """
+    if not isinstance(spec, dict):
+        return spec
+    if spec.keys() == RAMP:
+        return Ramp(**spec).at(progress)
+    return {name: standing(value, progress) for name, value in spec.items()}
+
+
 def planes(tensors: Iterable[torch.Tensor]) -> bytes:
     """All numbers in single precision: the lowest bytes of all, then their second ones, and so on.
 
@@ -58,15 +74,15 @@ def planes(tensors: Iterable[torch.Tensor]) -> bytes:
     return numbers.view("u1").reshape(-1, 4).T.tobytes()
 
 
-def stage(dataset: dict[str, Any]) -> Stage | None:
-    """How to draw scenes of the dataset that a card names, and its first scenes. None if the page does not draw them.
+def stage(dataset: dict[str, Any], shown: Sequence[int] = range(SCENES)) -> Stage | None:
+    """How to draw scenes of the dataset that a card names, and those that are shown. None if the page draws none.
 
     A scene's things are rows of shape, x, y, angle, size and colour (three numbers up to 255), those in front last.
     """
     name, options = dataset.get("name"), dataset.get("options", {})
     if name not in _STAGES:
         return None
-    scenes = data.make(name, SCENES, **options).batch(range(SCENES))
+    scenes = data.make(name, max(shown) + 1, **options).batch(shown)
     described, thing = _STAGES[name](options)
     drawn = []
     for i, present in enumerate(scenes["objects"]["present"]):

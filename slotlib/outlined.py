@@ -10,15 +10,15 @@ What is drawn then comes from the slots alone, as before; but the slots have see
 """
 
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from slotlib import check
-from slotlib.autoencoder import AutoencoderConfig, AutoencoderOutput, SlotAutoencoder
-from slotlib.decoders import Decoder, Drawing, Masks, Separable, SeparableDecoder
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
+from slotlib.decoders import Decoder, Drawing, Keep, Masks, Separable, SeparableDecoder, kept_only
 from slotlib.encoders import Images, start_as_keras
 from slotlib.likelihoods import Mixture
 from slotlib.model import Draws
@@ -127,16 +127,20 @@ class OutlinedAutoencoder(SlotAutoencoder):
         for fresh in (self.decoder.outline, self.decoder.canvas):
             start_as_keras(fresh)
 
-    def drawing_loss(self, slots: Slots, images: Images, draws: Draws) -> Float[Tensor, ""]:
-        """The mean cost of draft and drawing: the draft has to stay good enough to find outlines with."""
+    def drawings(
+        self, slots: Slots, images: Images, draws: Draws, keep: Keep | None = None
+    ) -> tuple[list[Drawing], Float[Tensor, "batch 3 *area"]]:
+        """Draft and drawing, both judged: the draft has to stay good enough to find outlines with."""
         lines = self.decoder.draft.lines(draws)
         target = (images * 2 - 1)[:, :, *lines]
         draft = self.decoder.draft(slots, *lines)
-        whose = self.likelihood.masks(draft, target).detach()
-        drawing = self.decoder.added(draft, self.decoder.read(slots, whose, *lines), *lines)
-        return (self.likelihood.cost(drawing, target) + self.likelihood.cost(draft, target)).mean() / 2
+        whose = self.whose(draft, target, keep).detach()
+        return [draft, self.decoder.added(draft, self.decoder.read(slots, whose, *lines), *lines)], target
 
-    def drawn(self, images: Images, bound: Any, grid: torch.Size, restarts: int) -> AutoencoderOutput:
-        target = (images * 2 - 1).repeat_interleave(restarts, dim=0)
-        whose = self.likelihood.masks(self.decoder.draft(bound.slots), target)
-        return super().drawn(images, bound._replace(slots=self.decoder.read(bound.slots, whose)), grid, restarts)
+    def second_look(self, slots: Slots, images: Images, keep: Keep | None = None) -> Float[Tensor, "batch slots more"]:
+        """The slots, followed by outline and centre: what `OutlinedDecoder` draws from."""
+        return self.decoder.read(slots, self.whose(self.decoder.draft(slots), images * 2 - 1, keep))
+
+    def whose(self, draft: Drawing, target: Float[Tensor, "batch 3 *area"], keep: Keep | None) -> Masks:
+        """The posterior of a draft, among the slots that are kept."""
+        return self.likelihood.masks(draft if keep is None else kept_only(draft, keep), target)

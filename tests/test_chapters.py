@@ -242,3 +242,9 @@ def test_every_figure_has_caption_name_and_alt_text(path):
 def test_markdown_images_have_alt_text(path):
     assert not re.search(r"!\[\s*\]\(", prose(path))
     assert not re.search(r"<img(?![^>]*\balt=)", prose(path))
+
+
+@every_notebook
+def test_setup_and_imports_are_folded(path):
+    first, second = (cell for cell in read(path).cells if cell.id in ("setup", "imports"))
+    assert "hide-input" in tags(first) and "hide-input" in tags(second)

@@ -5,9 +5,13 @@ book/lab, and are skipped without, unless SLOTLIB_REQUIRE_NODE=1, as in CI.
 """
 
 import functools
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
+from urllib.parse import urlsplit
 
 import pytest
 import test_site
@@ -43,6 +47,15 @@ def test_bundles_are_what_the_sources_give(node, tmp_path):
 @pytest.mark.parametrize("script", ["check", "test"])
 def test_sources_pass_their_own_checks(node, script):
     node(["npm", "run", "--silent", script])
+
+
+def test_the_shell_knows_the_version_of_every_script_that_it_loads():
+    known = re.search(r'\{("[\w./]+\.js":"[0-9a-f]{8}",?)+\}', (BUNDLES / "shell.js").read_text("utf-8"))
+    files = [path for path in BUNDLES.rglob("*.js") if path.name != "shell.js"]
+    versions = {
+        path.relative_to(BUNDLES).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:8] for path in files
+    }
+    assert known and json.loads(known[0]) == versions, "run `make labs`"
 
 
 # --- in the page ------------------------------------------------------------------------------
@@ -132,6 +145,20 @@ def test_it_answers_from_a_file_and_from_a_server(browser, site, base):
         section = start(tab)
         assert section.locator("canvas:visible").count() > 5
         assert (log.foreign, log.missing, log.errors) == ([], [], [])
+
+
+@pytest.mark.parametrize("base", ["file", "http"])
+def test_a_script_is_asked_for_by_what_is_in_it(browser, site, base):
+    with visit(browser, HTML.as_uri() + "/" if base == "file" else site, DESK) as (tab, _):
+        asked = []
+        tab.on("request", lambda request: asked.append(urlsplit(request.url)))
+        start(tab)
+        loaded = {url.path.partition("/lab/")[2]: url.query for url in asked if "/lab/" in url.path}
+        versions = {
+            name: "v=" + hashlib.sha256((BUNDLES / name).read_bytes()).hexdigest()[:8]
+            for name in ("desk.js", "weights/tetrominoes.js")
+        }
+        assert loaded == versions
 
 
 def test_every_control_moves_what_is_shown(browser, site):
@@ -316,18 +343,18 @@ def damage(tab, change) -> None:
     """Weights reach the page other than they are."""
 
     def altered(route):
-        name = route.request.url.rpartition("/")[2]
+        name = urlsplit(route.request.url).path.rpartition("/")[2]
         route.fulfill(body=change((BUNDLES / "weights" / name).read_text("utf-8")), content_type="text/javascript")
 
-    tab.route("**/weights/*.js", altered)
+    tab.route("**/weights/*.js*", altered)
 
 
 TROUBLES = {
-    "weights that are missing": lambda tab: tab.route("**/weights/*.js", lambda route: route.abort()),
+    "weights that are missing": lambda tab: tab.route("**/weights/*.js*", lambda route: route.abort()),
     "a number that changed": lambda tab: damage(tab, lambda text: text.replace('"data": "', '"data": "AAAA', 1)),
     "half of the weights": lambda tab: damage(tab, lambda text: text[: len(text) // 2]),
     "weights of something else": lambda tab: damage(tab, lambda _: "(slotlab.weights ??= {}).other = 3;"),
-    "no lab": lambda tab: tab.route("**/lab/desk.js", lambda route: route.abort()),
+    "no lab": lambda tab: tab.route("**/lab/desk.js*", lambda route: route.abort()),
     "no workers": lambda tab: tab.evaluate("() => { window.Worker = undefined; }"),
     "workers that may not start": lambda tab: tab.evaluate(
         """() => {
@@ -363,7 +390,7 @@ def test_what_fails_is_said_in_one_sentence_and_leaves_the_page_as_it_was(browse
 def test_another_model_that_cannot_be_loaded_is_said_too(browser, site):
     with visit(browser, site, DESK) as (tab, _):
         section = start(tab)
-        tab.route("**/weights/shapes.js", lambda route: route.abort())
+        tab.route("**/weights/shapes.js*", lambda route: route.abort())
         section.get_by_role("combobox", name="Model").select_option("shapes")
         start(tab, state="failed")
 

@@ -1,4 +1,4 @@
-"""The labs with trained models on the landing page and in chapters 02 and 05, each alone in a headless Chromium.
+"""The labs with trained models on the landing page and in chapters 02, 05 and 09, each alone in a headless Chromium.
 
 What they compute is tested against golden values in book/lab/test (Vitest); here the lines that a lab shows as its code
 are run, and have to print what the page shows.
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import test_labs_pure
 from test_labs import drag, move, name_of, swipe
-from test_labs_pure import check_that_it_cannot_start, code, opened, readouts, setting
+from test_labs_pure import check_that_it_cannot_start, code, opened, readouts, setting, slide
 from test_site import DESKTOP, HTML, PHONE, ROOT
 
-NAMES = ("landing", "stargazer", "describe")
+NAMES = ("landing", "stargazer", "describe", "many")
 
 browser = test_labs_pure.browser
 
@@ -23,6 +23,7 @@ def looks(tab) -> list[str]:
     tab.wait_for_function("!document.querySelector('section').innerText.includes('…')")
     while still < 3:
         tab.wait_for_timeout(50)
+        tab.wait_for_function("!document.querySelector('[aria-busy]')")
         before, shown = shown, test_labs_pure.looks(tab)
         still = still + 1 if shown == before else 0
     return shown
@@ -81,7 +82,78 @@ def test_nonsense_in_the_address_is_no_harm(browser, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_its_weights_it_says_so_in_a_sentence(browser, name):
-    check_that_it_cannot_start(browser, name, lambda tab: tab.route("**/weights/*.js", lambda route: route.abort()))
+    check_that_it_cannot_start(browser, name, lambda tab: tab.route("**/weights/*.js*", lambda route: route.abort()))
+
+
+# --- many ---
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "",
+        "scene=7&slots=12&start=3&noise=true&toss=5&temperature=0.4",
+        "scene=2&by=soft&noise=true&toss=11&temperature=1.6",
+        "scene=5&by=soft&slots=2&temperature=0.1",
+        "scene=6&by=price&price=0.02&slots=7",
+        "scene=3&by=price&price=0.04&slots=4&noise=true",
+    ],
+)
+def test_the_lines_for_many_print_what_it_shows(browser, settings):
+    with opened(browser, "many", settings) as tab:
+        looks(tab)
+        shown, printed = readouts(tab), code(tab)
+        chances = tab.locator(".many-numbers span:first-child:visible").all_inner_texts()
+        assert [float(each.removeprefix("P ")) for each in chances] == pytest.approx(
+            [float(each) for each in printed.pop("P").split()], abs=0.011
+        )
+        error = float(printed.pop("Squared error"))
+        assert float(shown["Squared error"]) == pytest.approx(error, rel=2e-3)
+        assert float(shown["Sum of weights"]) == pytest.approx(float(printed.pop("Sum of weights")), abs=0.011)
+        assert {name: shown[name] for name in printed} == printed
+
+
+def test_a_counted_scene_of_the_readers_own_goes_to_python_as_a_picture(browser, tmp_path, monkeypatch):
+    with opened(browser, "many") as tab:
+        before = looks(tab)
+        tab.get_by_role("button", name="Add", exact=True).click()
+        assert looks(tab) != before
+        with tab.expect_download() as download:
+            tab.get_by_role("button", name="Save as PNG").click()
+        download.value.save_as(tmp_path / "scene.png")
+        shown, lines = readouts(tab), tab.locator(".lab-code code").text_content()
+        monkeypatch.chdir(tmp_path)
+        assert code(tab)["Trained decision counts"] == shown["Trained decision counts"]
+        assert "scene.png" in lines
+
+
+def test_objects_are_added_dragged_and_removed_and_counted(browser):
+    with opened(browser, "many", "scene=2&slots=10") as tab:
+        looks(tab)
+        there = int(readouts(tab)["Objects there"])
+        assert readouts(tab)["Trained decision counts"] == str(there)
+        before = looks(tab)
+        drag(tab, tab.locator(".lab-handle").first.bounding_box(), (15, -10))
+        assert looks(tab) != before
+        for _ in range(there):
+            tab.get_by_role("button", name="Remove", exact=True).click()
+            looks(tab)
+        assert tab.get_by_role("button", name="Remove", exact=True).is_disabled()
+        assert readouts(tab)["Objects there"] == "0"
+        tab.get_by_role("button", name="Add", exact=True).click()
+        looks(tab)
+        assert readouts(tab)["Objects there"] == "1"
+
+
+def test_a_slot_is_struck_out_when_it_is_not_worth_its_price(browser):
+    with opened(browser, "many", "scene=2&by=price&price=0") as tab:
+        looks(tab)
+        cheap = tab.locator(".many-dropped:visible").count()
+        slide(tab.get_by_role("slider", name="Price"), "0.04")
+        looks(tab)
+        assert tab.locator(".many-dropped:visible").count() > cheap
+        kept = tab.locator(".many-slot:not(.many-dropped):visible").count()
+        assert readouts(tab)["Price counts"] == str(kept - 1)
 
 
 # --- landing --------------------------------------------------------------------------------------

@@ -438,3 +438,65 @@ def test_a_browser_that_keeps_nothing_still_answers(browser, tmp_path):
     tab.get_by_role("button", name="Compare").click()
     assert tab.get_by_text("Energy does.").is_visible()
     context.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "",
+        "fate=settled&from=4&rounds=20",
+        "fate=slow&rounds=300",
+        "fate=slow&solver=anderson&rounds=100",
+        "fate=restless&rounds=10",
+        "fate=restless&solver=anderson&rounds=12",
+        "fate=two_ended&rounds=300",
+        "fate=two_ended&rounds=300&from=2&solver=anderson",
+    ],
+)
+def test_the_lines_for_slots_print_what_the_page_shows(browser, settings):
+    with opened(browser, "cobweb", f"of=slots&{settings}") as tab:
+        looks(tab)
+        shown, printed = readouts(tab), code(tab)
+        assert shown["Pixels of each slot"] == printed["Pixels of each slot"]
+        assert float(shown["Residual"]) == pytest.approx(float(printed["Residual"]), rel=0.1)
+        assert float(shown["Its size"]) == pytest.approx(float(printed["Its size"]), abs=2e-3)
+        for page, python in zip(
+            *(re.findall(r"[\d.]+", each["Largest eigenvalue"]) for each in (shown, printed)), strict=True
+        ):
+            assert float(page) == pytest.approx(float(python), abs=2e-3)
+        needed = int(shown["Iterations"].split(",")[0])
+        assert abs(needed - int(printed["Iterations"])) <= 3
+        assert ("at rest" in shown["Iterations"]) == (float(printed["Residual"]) <= 1e-10)
+
+
+def test_slots_are_asked_for_and_a_number_comes_back(browser):
+    with opened(browser, "cobweb") as tab:
+        before = looks(tab)
+        tab.get_by_label("z is").select_option("slots")
+        tab.get_by_role("combobox", name="Scene").wait_for()
+        for name in ("Scene", "Solver"):
+            seen = looks(tab)
+            menu = tab.get_by_role("combobox", name=name)
+            menu.select_option(index=1)
+            looks(tab)
+            tab.wait_for_function("!document.querySelector('[aria-busy]')")
+            assert looks(tab) != seen, name
+        for name in ("Iterations", "Start"):
+            seen = looks(tab)
+            tab.get_by_role("slider", name=name, exact=True).press("ArrowRight")
+            looks(tab)
+            tab.wait_for_function("!document.querySelector('[aria-busy]')")
+            assert looks(tab) != seen, name
+        tab.get_by_role("button", name="Reset").click()
+        assert looks(tab) == before
+
+
+def test_without_its_model_the_slots_say_so_and_nothing_else_is_harmed(browser):
+    tab = browser.new_page()
+    tab.route("**/weights/*.js*", lambda route: route.abort())
+    tab.goto((LAB / "try.html").as_uri() + "?cobweb")
+    tab.wait_for_selector("section[data-state=ready]")
+    tab.get_by_label("z is").select_option("slots")
+    tab.wait_for_selector("section[data-state=failed]")
+    assert tab.locator("[role=alert]").inner_text().startswith("This experiment could not start")
+    tab.close()

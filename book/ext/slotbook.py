@@ -1,11 +1,9 @@
 """What the book's pages need from Sphinx beyond Jupyter Book's own settings."""
 
 import json
-from html import escape
 from pathlib import Path
 
 from docutils import nodes
-from labs import lab_of
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
@@ -165,18 +163,6 @@ def keep_equation_tags(app: Sphinx, doctree: nodes.document) -> None:
             block["classes"].append("amsmath")
 
 
-def keep_widget_descriptions(app: Sphinx, doctree: nodes.document) -> None:
-    """Leave the alt text of a cell that shows a widget where book.js finds it.
-
-    MyST-NB gives `mystnb: {image: {alt: …}}` to images only, and an Image widget has no field for it.
-    """
-    for cell in doctree.findall(nodes.container):
-        metadata = cell.get("cell_metadata", {})
-        alt = metadata.get("mystnb", {}).get("image", {}).get("alt")
-        if alt and "widget-live" in metadata.get("tags", []) and lab_of(metadata) is None:
-            cell += nodes.raw("", f'<template class="widget-alt">{escape(alt)}</template>', format="html")
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_only_live_buttons)
     app.connect("config-inited", offer_measured_times)
@@ -186,5 +172,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", offer_gpu)
     app.connect("config-inited", offer_scenes)
     app.connect("doctree-read", keep_equation_tags)
-    app.connect("doctree-read", keep_widget_descriptions)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

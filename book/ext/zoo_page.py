@@ -143,6 +143,7 @@ def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
         "",
         *scores,
         "",
+        *_zoo_counts(card),
         *_zoo_seeds(card),
         *_zoo_robustness(name, card),
         *_zoo_elsewhere(card),
@@ -181,6 +182,23 @@ def _zoo_robustness(name: str, card: dict) -> list[str]:
         *rows,
         "",
         "</details>",
+        "",
+    ]
+
+
+def _zoo_counts(card: dict) -> list[str]:
+    """How well a model that keeps and drops slots counts; of several seeds the range."""
+    one = card["metrics"][0]
+    if "count_error" not in one:
+        return []
+    errors = [run["count_error"] for run in card["seeds"] if "count_error" in run]
+    body = ""
+    if card["configuration"].get("frozen"):
+        body = f" All else is `{card['training']['start_from']}`, frozen: the seeds are of the decision alone."
+    return [
+        f"Kept slots, less one for the background, miss the number of objects by {one['count_error']:.2f} on average "
+        f"and hit it in {one['count_exact']:.0%} of the scenes (seeds: {min(errors):.3f} to {max(errors):.3f}).{body} "
+        "[Chapter 9](../chapters/09_how_many_slots.ipynb) is about the decision.",
         "",
     ]
 

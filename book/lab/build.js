@@ -1,12 +1,14 @@
 // Bundles the labs into classic scripts, which also load on a page that was opened from a file:
 // one for the shell, and one for each lab, which becomes `slotlab.NAME`.
-import { mkdirSync, readdirSync, rmSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { basename, join } from "node:path";
 import { build } from "esbuild";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
-const out = process.argv[2] ?? join(here, "../assets/lab");
+const assets = join(here, "../assets/lab");
+const out = process.argv[2] ?? assets;
 const shared = { bundle: true, minify: true, format: "iife", target: "es2022", charset: "utf8", logLevel: "warning" };
 
 /** `import source from "worker:./x.ts"`: the bundled worker as text, because a file may start one from a blob only. */
@@ -24,9 +26,26 @@ const workers = {
   },
 };
 
+const scripts = (folder) => readdirSync(folder).filter((name) => name.endsWith(".js"));
+const version = (file) => createHash("sha256").update(readFileSync(file)).digest("hex").slice(0, 8);
+
+/** `import versions from "versions:"`: of each script that is loaded when it is needed a hash of what is in it. */
+const versions = {
+  name: "versions",
+  setup(it) {
+    it.onResolve({ filter: /^versions:$/ }, ({ path }) => ({ path, namespace: "versions" }));
+    it.onLoad({ filter: /.*/, namespace: "versions" }, () => ({
+      contents: JSON.stringify({
+        ...Object.fromEntries(scripts(out).map((name) => [name, version(join(out, name))])),
+        ...Object.fromEntries(scripts(join(assets, "weights")).map((name) => [`weights/${name}`, version(join(assets, "weights", name))])),
+      }),
+      loader: "json",
+    }));
+  },
+};
+
 mkdirSync(out, { recursive: true });
-for (const file of readdirSync(out)) if (file.endsWith(".js")) rmSync(join(out, file));
-await build({ ...shared, entryPoints: [join(here, "src/shell.ts")], outdir: out });
+for (const file of scripts(out)) rmSync(join(out, file));
 for (const file of readdirSync(join(here, "src/labs")).filter((name) => name.endsWith(".ts"))) {
   const name = basename(file, ".ts");
   await build({
@@ -37,3 +56,4 @@ for (const file of readdirSync(join(here, "src/labs")).filter((name) => name.end
     plugins: [workers],
   });
 }
+await build({ ...shared, entryPoints: [join(here, "src/shell.ts")], outdir: out, plugins: [versions] });

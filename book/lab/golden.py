@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 import slotlib
-from slotlib import checkpoint, lab, zoo
+from slotlib import adaptive, checkpoint, lab, zoo
+from slotlib.adaptive import AdaptiveAutoencoder
+from slotlib.decoders import Drawing
 from slotlib.prior import CodePrior
 from slotlib.set_prediction import SetPredictor
 
@@ -56,6 +58,10 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
             },
         )
         for changes in ({"search_iterations": 2}, {"mixing": True})
+    ),
+    *(
+        (kind, {"decoder": separable(colour="slot"), "likelihood": MIXTURE, "price": 0.1, "target": 1.0})
+        for kind in ("AdaptiveAutoencoder", "AdaptiveOutlinedAutoencoder")
     ),
 ]
 STAGES = [
@@ -119,6 +125,27 @@ def kinds() -> list[dict[str, Any]]:
     return answers
 
 
+def decisions() -> list[dict[str, Any]]:
+    """Coins of slots that may as well stay as go, once of none that may stay; and each one's gradient for its logit."""
+    answers = []
+    for seed, (slots, mean) in enumerate([(8, 0.0), (12, 1.0), (5, -0.5), (6, -30.0)]):
+        logits = (torch.randn(1, slots, generator=seeded(seed)) + mean).requires_grad_()
+        temperature = 0.25 * (seed + 1)
+        tossed = adaptive.decide(logits, temperature, slotlib.Draws(seeded(seed)))
+        (slope,) = torch.autograd.grad(tossed.keep.sum(), logits)
+        answers.append(
+            {
+                "seed": seed,
+                "logits": logits[0].tolist(),
+                "temperature": temperature,
+                "keep": tossed.keep[0].tolist(),
+                "keep_probability": tossed.keep_probability[0].tolist(),
+                "slope": slope[0].tolist(),
+            }
+        )
+    return answers
+
+
 def packed(array: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode()
 
@@ -168,6 +195,37 @@ def model_answers(name: str) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
+def kept_answers(name: str) -> list[dict[str, Any]]:
+    """Which slots an adaptive model keeps of the same scenes: by itself, by coins, and by what they save."""
+    model = slotlib.load(name)
+    images = scenes_of(model.card["dataset"])["image"]
+    answers = []
+    for i, (slots, iterations, seed, _) in enumerate(case for case in GRID if case[0] > 1):
+        image = images[[i]]
+        bound = model.bind(model.encode(image), slotlib.Draws(seeded(seed)), slots, iterations).slots
+        drawn, decision = model.decoder(model.second_look(bound, image)), model.keep_or_drop(bound)
+        keep = torch.ones(slots + 1, slots) - torch.eye(slots + 1, slots).roll(1, 0)  # all of them, then without each
+        drawings = Drawing(*(part.expand(slots + 1, *part.shape[1:]) for part in drawn))
+        costs = model.likelihood.cost(
+            adaptive.kept_only(drawings, keep), (image * 2 - 1).expand(slots + 1, *image.shape[1:])
+        )
+        answers.append(
+            {
+                "scene": i,
+                "slots": slots,
+                "iterations": iterations,
+                "seed": seed,
+                "logits": decision.logits[0].tolist(),
+                "keep": decision.keep[0].tolist(),
+                "keep_probability": decision.keep_probability[0].tolist(),
+                "coins": adaptive.decide(decision.logits, draws=slotlib.Draws(seeded(seed))).keep[0].tolist(),
+                "saved": (costs[1:] - costs[0]).tolist(),
+            }
+        )
+    return answers
+
+
+@torch.no_grad()
 def prior_answers(name: str) -> list[dict[str, Any]]:
     """What a prior says of texts, and what it writes, each time drawn otherwise."""
     model = slotlib.load(name)
@@ -203,6 +261,7 @@ def write(name: str, content: Any) -> None:
 def main() -> None:
     write("random", random_numbers())
     write("kinds", kinds())
+    write("decisions", decisions())
     write("stages", [drawn(dataset) for dataset in STAGES])
     for name in sorted({path.stem for path in WEIGHTS.glob("*.js")} & set(zoo.names())):
         model = slotlib.load(name)
@@ -211,6 +270,8 @@ def main() -> None:
         write(f"model_{name}", model_answers(name))
         if isinstance(model, CodePrior):
             write(f"prior_{name}", prior_answers(name))
+        if isinstance(model, AdaptiveAutoencoder):
+            write(f"kept_{name}", kept_answers(name))
 
 
 if __name__ == "__main__":

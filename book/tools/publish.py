@@ -43,7 +43,8 @@ def measure(model: Model) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     scenes = fresh_scenes(model)
     metrics = [measured(model, scenes, IMAGES)]
     leading = FG_ARI if metrics[0].keys() & set(FG_ARI) else ("mse", "utilisation", "nats")
-    scores = {name: value for name, value in metrics[0].items() if name in leading or name.startswith("ap_")}
+    told = metrics[0].items()
+    scores = {name: value for name, value in told if name in leading or name.startswith(("ap_", "count_"))}
     if has_restarts(model):
         metrics.append(measured(model, scenes, IMAGES, restarts=4))
         scores |= {f"{name}_restarts_4": metrics[1][name] for name in FG_ARI if name in metrics[1]}

@@ -45,7 +45,7 @@ VARIANTS = {"binarised": (2, 3), "colour_on_grey": (2, 5), "colour_on_colour": (
 MAX_OBJECTS = 10
 CONTRAST = 1 / 8
 """A sprite and the background differ by at least this (less rounding to 1/255) in one channel."""
-LOOK = "first"
+LOOK = "published"
 """The default of `look`."""
 _SIDE = 12.8  # of the square standing on its corner; with a half disc on each upper side it is the first look's heart
 # How far its centre of mass lies above the square's, in sides.

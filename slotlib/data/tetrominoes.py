@@ -67,7 +67,7 @@ BEVELS = {
     }.items()
 }
 """Brightness of one block, of 255, by look."""
-LOOK = "first"
+LOOK = "published"
 """The default of `look`."""
 
 

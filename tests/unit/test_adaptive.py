@@ -11,6 +11,7 @@ from slotlib import cli, data
 from slotlib.adaptive import (
     AdaptiveAutoencoder,
     AdaptiveConfig,
+    AdaptiveOutlinedAutoencoder,
     AdaptiveSetConfig,
     AdaptiveSetPredictor,
     AdaptiveSlots,
@@ -32,7 +33,8 @@ from slotlib.adaptive import Chosen as ChosenSlots
 from slotlib.decoders import Drawing, Separable
 from slotlib.encoders import Paper, Strided
 from slotlib.likelihoods import Average, Mixture, compose
-from slotlib.model import Draws, Ramp
+from slotlib.model import Draws, Model, Ramp
+from slotlib.outlined import OutlinedConfig
 from slotlib.slot_attention import AttentionConfig, SlotAttention
 
 SIDE, DIM, SLOTS = 16, 8, 4
@@ -49,10 +51,10 @@ def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> N
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
-def config(**options) -> AdaptiveConfig:
+def config(kind=AdaptiveConfig, **options) -> AdaptiveConfig:
     attention = AttentionConfig(slot_dim=DIM, num_slots=SLOTS, num_iterations=2, mlp_hidden_dim=16)
     parts = {"encoder": Strided(8), "decoder": Separable(16, colour="slot", rank=4), "likelihood": Mixture(0.3)}
-    return AdaptiveConfig(**{"resolution": SIDE, "attention": attention, **parts, **options})
+    return kind(**{"resolution": SIDE, "attention": attention, **parts, **options})
 
 
 IMAGES = torch.rand(6, 3, SIDE, SIDE, generator=generator(1))
@@ -65,14 +67,15 @@ def made(kind, defined):
         model = kind(defined).eval()
         nn.init.normal_(model.keep_or_drop.logit[-1].weight)
     with torch.no_grad():
-        logits = model.keep_or_drop(model(IMAGES, generator=generator()).slots).logits
+        bound = model.bind(model.encode(IMAGES), Draws(generator()))
+        logits = model.keep_or_drop(bound.slots).logits
         model.keep_or_drop.logit[-1].bias -= logits.median()
     return model
 
 
-@pytest.fixture
-def model() -> AdaptiveAutoencoder:
-    return made(AdaptiveAutoencoder, config())
+@pytest.fixture(params=[AdaptiveAutoencoder, AdaptiveOutlinedAutoencoder], ids=["plain", "outlined"])
+def model(request) -> AdaptiveAutoencoder:
+    return made(request.param, config(request.param.__annotations__["config"]))
 
 
 @pytest.fixture
@@ -374,8 +377,8 @@ def test_a_slots_gradient_sees_it_save_two_prices_at_most(images):
 
 
 def test_what_a_slot_saves_is_the_difference_it_makes(model, images):
-    drawing = model.decoder(model(images, generator=generator()).slots)
-    target, keep = images * 2 - 1, torch.tensor([[1.0, 0, 1, 1]]).repeat(6, 1)
+    (drawing, *_), target = model.drawings(model.bind(model.encode(images), Draws(generator())).slots, images, Draws())
+    keep = torch.tensor([[1.0, 0, 1, 1]]).repeat(6, 1)
     keep[5] = torch.tensor([0.0, 0, 1, 0])
 
     def cost(keep):
@@ -527,20 +530,19 @@ def test_a_dropped_slot_says_that_there_is_nothing(images):
 # --- other ways to choose ---
 
 
-@pytest.fixture
-def plain() -> slotlib.SlotAutoencoder:
+@pytest.fixture(params=[slotlib.AutoencoderConfig, OutlinedConfig], ids=["plain", "outlined"])
+def fixed(request) -> slotlib.SlotAutoencoder:
     """A model that has never heard of dropping slots."""
+    names = "resolution", "encoder", "attention", "decoder", "likelihood"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        parts = {
-            name: getattr(config(), name) for name in ("resolution", "encoder", "attention", "decoder", "likelihood")
-        }
-        return slotlib.SlotAutoencoder(slotlib.AutoencoderConfig(**parts)).eval()
+        defined = request.param(**{name: getattr(config(), name) for name in names})
+        return Model.defined_by(defined)(defined).eval()
 
 
-def test_all_slots_given_draw_what_the_model_draws(plain, images):
-    expected = plain(images, num_slots=3, generator=generator())
-    output = choose(plain, images, Given(torch.full((6,), 3)), generator())
+def test_all_slots_given_draw_what_the_model_draws(fixed, images):
+    expected = fixed(images, num_slots=3, generator=generator())
+    output = choose(fixed, images, Given(torch.full((6,), 3)), generator())
     close(output.reconstruction, expected.reconstruction)
     close(output.masks, expected.masks)
     assert output.keep.tolist() == [[1, 1, 1]] * 6
@@ -556,30 +558,30 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=CHOICES)
-def test_whatever_chooses_at_least_one_is_kept_and_the_others_paint_nothing(plain, images, choice):
-    output = choose(plain, images, choice, generator())
+def test_whatever_chooses_at_least_one_is_kept_and_the_others_paint_nothing(fixed, images, choice):
+    output = choose(fixed, images, choice, generator())
     assert output.keep.sum(dim=1).min() >= 1
     close(output.drawn_masks.sum(dim=1), torch.ones(6, SIDE, SIDE))
     for masks in (output.drawn_masks, output.masks):
         assert (masks * (1 - output.keep)[:, :, None, None]).abs().sum() == 0
-    again = choose(plain, images, choice, generator())
+    again = choose(fixed, images, choice, generator())
     close(output.keep, again.keep, atol=0)
     scenes = {"image": images, "mask": torch.zeros(6, SIDE, SIDE, dtype=torch.uint8)}
-    assert len(plain.scores(scenes, output)["mse"]) == 6
+    assert len(fixed.scores(scenes, output)["mse"]) == 6
 
 
-def test_as_many_are_kept_as_are_given(plain, images):
+def test_as_many_are_kept_as_are_given(fixed, images):
     counts = torch.tensor([1, 2, 3, 4, 2, 2])
-    close(choose(plain, images, Given(counts), generator()).keep.sum(dim=1), counts.float())
+    close(choose(fixed, images, Given(counts), generator()).keep.sum(dim=1), counts.float())
 
 
-def test_slots_that_own_too_little_are_dropped(plain, images):
-    every = plain(images, generator=generator())
+def test_slots_that_own_too_little_are_dropped(fixed, images):
+    every = fixed(images, generator=generator())
     area = torch.stack([(every.drawn_masks.argmax(dim=1) == slot).sum(dim=(1, 2)) for slot in range(SLOTS)], dim=1)
     least = int(area.float().median()) + 1
-    output = choose(plain, images, ByArea(least), generator())
+    output = choose(fixed, images, ByArea(least), generator())
     assert (output.keep[(area >= least)] == 1).all() and 0 < output.keep.mean() < 1
-    assert choose(plain, images, ByArea(SIDE * SIDE + 1), generator()).keep.sum(dim=1).min() == 1
+    assert choose(fixed, images, ByArea(SIDE * SIDE + 1), generator()).keep.sum(dim=1).min() == 1
 
 
 def test_a_group_of_slots_becomes_the_mean_of_what_attends_in_place_of_its_first():
@@ -594,33 +596,33 @@ def test_a_group_of_slots_becomes_the_mean_of_what_attends_in_place_of_its_first
     close((found.attention * found.keep[..., None]).sum(), attention.sum())
 
 
-def test_near_slots_merge_and_far_ones_do_not(plain, images):
+def test_near_slots_merge_and_far_ones_do_not(fixed, images):
     kept = [
-        choose(plain, images, ByDistance(distance), generator()).keep.sum(dim=1).mean().item()
+        choose(fixed, images, ByDistance(distance), generator()).keep.sum(dim=1).mean().item()
         for distance in (0.0, 0.5, 2.0)
     ]
     assert kept[0] == SLOTS and kept[2] == 1 and kept == sorted(kept, reverse=True)
-    assert choose(plain, images, ByDistance(0.5, num_slots=1), generator()).keep.tolist() == [[1]] * 6
+    assert choose(fixed, images, ByDistance(0.5, num_slots=1), generator()).keep.tolist() == [[1]] * 6
 
 
-def test_slots_on_one_code_merge(plain, images):
+def test_slots_on_one_code_merge(fixed, images):
     single = ByCode(torch.randn(1, DIM))
-    assert choose(plain, images, single, generator()).keep.sum(dim=1).tolist() == [1] * 6
-    own = plain(images[:1], generator=generator()).slots[0]
-    assert choose(plain, images[:1], ByCode(own), generator()).keep.tolist() == [[1] * SLOTS]
+    assert choose(fixed, images, single, generator()).keep.sum(dim=1).tolist() == [1] * 6
+    own = fixed(images[:1], generator=generator()).slots[0, :, :DIM]
+    assert choose(fixed, images[:1], ByCode(own), generator()).keep.tolist() == [[1] * SLOTS]
 
 
-def test_more_slots_are_taken_where_they_are_cheaper(plain, images):
+def test_more_slots_are_taken_where_they_are_cheaper(fixed, images):
     kept = [
-        choose(plain, images, ByCost([1, 2, 3, 4], price), generator()).keep.sum(dim=1).mean().item()
+        choose(fixed, images, ByCost([1, 2, 3, 4], price), generator()).keep.sum(dim=1).mean().item()
         for price in (0.0, 0.005, 100.0)
     ]
     assert kept == sorted(kept, reverse=True) and kept[0] > kept[2] == 1
 
 
-def test_nothing_is_chosen_of_no_numbers(plain, images):
+def test_nothing_is_chosen_of_no_numbers(fixed, images):
     with pytest.raises(ValueError, match="candidates must be some"):
-        choose(plain, images, ByCost([]))
+        choose(fixed, images, ByCost([]))
 
 
 def test_orthogonality_is_1_for_twins_in_pairs_and_least_for_a_simplex():

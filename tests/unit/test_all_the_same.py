@@ -1,5 +1,6 @@
 """The page "Why are all my slots the same?" does what it says."""
 
+import csv
 import re
 
 import pytest
@@ -29,7 +30,7 @@ def test_the_thresholds_of_its_table_are_those_of_the_module(root):
 def test_a_model_that_works_uses_as_many_slots_as_there_are_things(session):
     names, _ = session
     assert (names["used"](names["output"].drawn_masks) == names["things"]).float().mean() > 0.95
-    assert names["fg_ari"].mean() > 0.97 and names["ari"].mean() > 0.97
+    assert names["fg_ari"].mean() > 0.95 and names["ari"].mean() > 0.95
 
 
 def test_a_cut_object_is_a_slot_too_many(session):
@@ -45,15 +46,40 @@ def test_more_things_than_slots_are_a_warning():
     assert "a scene holds 8 things, background included, for 7 slots" in diagnosis.crowding(masks, 7)["crowding"]
 
 
-@pytest.mark.parametrize("coloured", [False, True])
-def test_its_squares_are_three_of_four_pixels_and_none_covers_another(session, coloured):
-    scenes = session[0]["draw"](0, torch.arange(500), coloured)
+@pytest.mark.parametrize(("side", "coloured"), [(2, False), (2, True), (3, False), (4, True)])
+def test_its_squares_are_three_and_none_covers_another(session, side, coloured):
+    scenes = session[0]["draw"](0, torch.arange(500), side, coloured)
     for label in (1, 2, 3):
-        assert ((scenes["mask"] == label).sum(dim=(1, 2)) == 4).all()
+        assert ((scenes["mask"] == label).sum(dim=(1, 2)) == side**2).all()
     assert ((scenes["image"].sum(dim=1) > 0) == (scenes["mask"] > 0)).all()
     assert len(scenes["image"].unique()) > 100 if coloured else scenes["image"].unique().tolist() == [0, 1]
-    alone = session[0]["draw"](0, torch.tensor([7]), coloured)
+    alone = session[0]["draw"](0, torch.tensor([7]), side, coloured)
     assert torch.equal(alone["image"][0], scenes["image"][7])
+
+
+def test_what_answers_cost_is_what_its_text_says(session):
+    black, anywhere, together, apart = session[0]["answers"]
+    cost = session[0]["cost"]
+    for kind, saved in (("squared error", 0.05), ("σ .2", 0.97)):
+        assert 1 - cost[anywhere, kind] / cost[black, kind] == pytest.approx(saved, abs=0.005)
+        assert cost[together, kind] == pytest.approx(cost[apart, kind], abs=1e-6)
+        assert cost[together, kind] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_scores_of_its_runs_are_those_of_the_logs(root):
+    def shown(score):
+        return re.sub(r"^(−?)0", r"\1", f"{float(score):.2f}".replace("-0.00", "0.00").replace("-", "−"))
+
+    with (root / "data/runs/squares.csv").open(newline="", encoding="utf-8") as file:
+        logs = {(line["run"], int(line["step"])): line for line in csv.DictReader(file)}
+    text = (root / "book" / "all_the_same.md").read_text("utf-8")
+    rows = re.findall(r"^\| (.+?) \| ([\d,]+) \| (.+?) \| (.+?) \| .+ \|$", text, re.MULTILINE)
+    assert {run for run, *_ in rows} == {run for run, _ in logs}
+    for run, step, fg_ari, ari in rows:
+        line = logs[run, int(step.replace(",", ""))]
+        kinds = [kind for kind in ("drawn", "posterior") if line[f"{kind}_fg_ari"]]
+        assert fg_ari == " / ".join(shown(line[f"{kind}_fg_ari"]) for kind in kinds), run
+        assert ari == shown(line[f"{kinds[-1]}_ari"]), run
 
 
 def test_its_squares_train(session, root, tmp_path, monkeypatch):

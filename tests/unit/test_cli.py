@@ -64,8 +64,8 @@ def test_of_several_files_later_ones_say_what_differs(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("model: {init_args: {attention: {num_slots: 3}}}\ndata: {options: {num_objects: 2}}")
     second.write_text("model: {decoder: {class_path: Coordinate}}\ntrain: {lr: 1e-3}")
-    both = cli.read_config("shapes", f"--config={first}", "--config", str(second))
-    shapes = cli.read_config("shapes")
+    both = cli.read_config("shapes_first", f"--config={first}", "--config", str(second))
+    shapes = cli.read_config("shapes_first")
     assert (both.model.attention.num_slots, both.model.attention.num_iterations) == (3, 16)
     assert both.model.decoder == Coordinate()  # and nothing of the other decoder
     assert both.model.encoder == shapes.model.encoder
@@ -89,7 +89,8 @@ def test_a_class_comes_before_its_fields_wherever_it_stands():
 
 
 def test_another_class_takes_no_fields_of_the_one_before():
-    config = cli.read_config("shapes", "--model.decoder.class_path=Broadcast", "--model.likelihood.class_path=Average")
+    others = "--model.decoder.class_path=Broadcast", "--model.likelihood.class_path=Average"
+    config = cli.read_config("shapes_first", *others)
     assert config.model.decoder == Broadcast() and config.model.likelihood == Average()
     assert cli.read_config("shapes", "--model.class_path=PatchVQVAE").model == PatchConfig()
     assert cli.read_config("shapes", "--model.encoder.class_path=Strided").model.encoder == Strided(channels=64)
@@ -101,14 +102,19 @@ def test_without_a_class_fields_are_what_differs_from_the_default():
 
 
 def test_a_flag_says_all_of_a_ramp_or_one_of_its_numbers():
-    before = cli.read_config("tetrominoes").model.likelihood
+    before = cli.read_config("tetrominoes_first").model.likelihood
     assert before == Mixture(noise=Ramp(0.2, start=0.8, over=1, curve="cosine"))
     for flag, noise in [
         ("--model.likelihood.noise={start: .4, end: .1, over: 1}", Ramp(0.1, start=0.4, over=1)),
         ("--model.likelihood.noise.end=.1", Ramp(0.1, start=0.8, over=1, curve="cosine")),
         ("--model.likelihood.noise=.25", 0.25),
     ]:
-        assert cli.read_config("tetrominoes", flag).model.likelihood == Mixture(noise=noise)
+        assert cli.read_config("tetrominoes_first", flag).model.likelihood == Mixture(noise=noise)
+
+
+def test_a_part_of_which_there_is_one_kind_says_which():
+    with pytest.raises(ValueError, match="'Broadcast' is unknown; there are Separable"):
+        cli.read_config("shapes", "--model.decoder.class_path=Broadcast")
 
 
 def test_options_of_a_dataset_are_flags_too():

@@ -12,5 +12,5 @@ def test_contestants_of_the_race_differ_in_their_gradient_alone(tmp_path):
         seen.add((attention.gradient, attention.gradient_steps if attention.gradient != "exact" else 1))
         attention.gradient, attention.gradient_steps = "implicit", 3
         common = [*implicit_training.FROM_THE_START, "--model.attention.gradient_steps=3", "--train.seed=0"]
-        assert config == read_config("tetrominoes_fast", *common)
+        assert config == read_config("tetrominoes_first", *common)
     assert len(seen) == len(implicit_training.GRADIENTS) == 5

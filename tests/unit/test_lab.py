@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pytest
 import torch
 
 import slotlib
-from slotlib import cli, lab, zoo
+from slotlib import checkpoint, cli, lab, zoo
+from slotlib.data import tetrominoes
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "book" / "assets" / "lab" / "weights"
 GOLDEN = ROOT / "book" / "lab" / "golden"
 MODELS = sorted({path.stem for path in WEIGHTS.glob("*.js")} & set(zoo.names()))
+FATES = json.loads((GOLDEN.parent / "src" / "fates.json").read_text("utf-8"))
 MEND = "run `make labs`"
 
 
@@ -29,8 +32,17 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def golden():
-    spec = importlib.util.spec_from_file_location("golden", GOLDEN.parent / "golden.py")
-    module = importlib.util.module_from_spec(spec)
+    return script("golden")
+
+
+@pytest.fixture(scope="module")
+def fates(golden):
+    return script("fates")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, GOLDEN.parent / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # one of them uses the other
     spec.loader.exec_module(module)
     return module
 
@@ -40,8 +52,8 @@ def floats(packed):
 
 
 def stored(kind):
-    """Names of the models with golden values of this kind."""
-    return sorted(path.stem.removeprefix(kind) for path in GOLDEN.glob(f"{kind}*.json"))
+    """Names of the shipped models with golden values of this kind."""
+    return sorted({path.stem.removeprefix(kind) for path in GOLDEN.glob(f"{kind}*.json")} & set(zoo.names()))
 
 
 def test_a_script_holds_the_model(tmp_path, capsys):
@@ -54,6 +66,20 @@ def test_a_script_holds_the_model(tmp_path, capsys):
     state = slotlib.load("tetrominoes").state_dict()
     assert list(content["tensors"]) == list(state)
     assert np.array_equal(np.frombuffer(numbers, "<f4"), torch.cat([value.flatten() for value in state.values()]))
+
+
+def test_what_moves_in_training_stands_still_in_the_page(tmp_path):
+    """The page has no schedule: a Ramp is written as the number that it is where the model's training ended."""
+    ramp = {"start": 0.5, "end": 0.1, "over": 1.0}
+    decoder = {"class_path": "Separable", "init_args": {"colour": "shaded", "shading": {"end": 1.0, "after": 0.9}}}
+    likelihood = {"class_path": "Mixture", "init_args": {"noise": ramp, "sparsity": {"end": 0.01}}}
+    fields = {"resolution": 8, "decoder": decoder, "likelihood": likelihood}
+    model = checkpoint.made({"class_path": "SlotAutoencoder", "init_args": fields})
+    checkpoint.save(model, tmp_path / "early", {"progress": 0.5})
+    _, content = read(lab.export(tmp_path / "early", tmp_path / "out"))
+    config = content["model"]["init_args"]
+    assert config["decoder"]["init_args"]["shading"] == 0
+    assert config["likelihood"]["init_args"] == {"noise": pytest.approx(0.3), "sparsity": 0.01}
 
 
 @pytest.mark.parametrize(
@@ -75,11 +101,15 @@ def test_a_stage_has_the_scenes_of_its_dataset(dataset, things):
 
 
 def test_the_look_decides_how_pieces_are_bevelled():
-    first, published = (
-        lab.stage({"name": "tetrominoes", "options": {"look": look}}) for look in ("first", "published")
-    )
-    assert first["bevel"] != published["bevel"]
-    assert lab.stage({"name": "tetrominoes", "options": {}}) == {**first, "options": {}}
+    looks = {look: lab.stage({"name": "tetrominoes", "options": {"look": look}}) for look in tetrominoes.BEVELS}
+    bevels = [stage["bevel"] for stage in looks.values()]
+    assert bevels[0] != bevels[1]
+    assert lab.stage({"name": "tetrominoes", "options": {}}) == {**looks[tetrominoes.LOOK], "options": {}}
+
+
+def test_a_stage_shows_the_scenes_that_are_asked_for():
+    dataset = {"name": "tetrominoes", "options": {"num_objects": 2}}
+    assert lab.stage(dataset, [5, 2])["scenes"] == [lab.stage(dataset)["scenes"][i] for i in (5, 2)]
 
 
 def test_what_the_page_cannot_draw_has_no_stage():
@@ -113,3 +143,35 @@ def test_golden_values_are_what_pytorch_says(golden, name):
     for before, now in zip(answers, golden.model_answers(name), strict=True):
         slots = [floats(each["found"]) for each in (before, now)]
         np.testing.assert_allclose(*slots, rtol=1e-4, atol=1e-4, err_msg=MEND)
+
+
+@pytest.mark.parametrize("name", stored("kept_"))
+def test_golden_decisions_are_what_slotlib_decides(golden, name):
+    answers = json.loads((GOLDEN / f"kept_{name}.json").read_text("utf-8"))
+    for before, now in zip(answers, golden.kept_answers(name), strict=True):
+        for part in ("keep_probability", "saved"):
+            np.testing.assert_allclose(before[part], now[part], atol=1e-5, err_msg=MEND)
+        assert [before[part] for part in ("keep", "coins")] == [now[part] for part in ("keep", "coins")], MEND
+
+
+@pytest.mark.parametrize("fate", FATES, ids=[fate["name"] for fate in FATES])
+@pytest.mark.usefixtures("double_precision")
+@torch.no_grad()
+def test_golden_fates_are_what_slotlib_finds(fates, fate):
+    model = slotlib.load(fates.MODEL).double()
+    stage = lab.stage(fates.dataset(model, fate["pieces"]), [fate["scene"]])
+    assert stage["scenes"][0]["things"] == fate["things"], MEND
+    known = [each for each in json.loads((GOLDEN / "fates.json").read_text("utf-8")) if each["fate"] == fate["name"]]
+    for before, now in zip(known, fates.answers(model, fate), strict=True):
+        assert before["least"] == pytest.approx(now["least"], rel=1e-3, abs=1e-10), MEND
+        if now["converged"]:
+            sizes = [[abs(complex(*value)) for value in each["eigenvalues"]] for each in (before, now)]
+            assert sizes[0] == pytest.approx(sizes[1], abs=1e-6), MEND
+
+
+@pytest.fixture
+def double_precision():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

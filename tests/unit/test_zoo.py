@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import resource
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -80,11 +81,11 @@ def test_an_unknown_name_lists_what_there_is():
 
 
 def changed_card(path, **fields):
-    """The checkpoint of `tetrominoes` in another place, with other fields of its configuration."""
+    """The checkpoint of `tetrominoes` in another place, with other fields of its slot attention."""
     source = zoo.find("tetrominoes")
     shutil.copy(source.with_suffix(".safetensors"), path.with_suffix(".safetensors"))
     card = json.loads(source.with_suffix(".json").read_text())
-    card["configuration"] |= fields
+    card["configuration"]["attention"] |= fields
     path.with_suffix(".json").write_text(json.dumps(card))
 
 
@@ -156,10 +157,14 @@ def test_the_command_under_a_failure_still_makes_it(failure, root):
     chapter = json.loads((root / "chapters" / "03_object_discovery.ipynb").read_text("utf-8"))
     text = "\n".join("".join(cell["source"]) for cell in chapter["cells"]).replace("\\\n", "")
     (command,) = re.findall(rf"^slotlib train --config (\w+) --folder runs/{failure} (.*)$", text, re.MULTILINE)
-    config, shipped = cli.read_config(command[0], *command[1].split()), zoo.load(f"tetrominoes_{failure}")
+    config, shipped = cli.read_config(command[0], *shlex.split(command[1])), zoo.load(f"tetrominoes_{failure}")
     attention, training = config.model.attention, shipped.card["training"]
     told = ("steps", "batch_size", "seed", "lr", "warmup_steps", "decay", "clip", "precision")
     assert {name: training[name] for name in told} == {name: getattr(config.train, name) for name in told}
+    assert shipped.card["dataset"]["options"] == config.data.options
+    if "format" in shipped.card:
+        assert config.model == shipped.config
+        return
 
     # Schedules were fields of training.
     if attention.gradient != "unrolled":

@@ -290,3 +290,14 @@ def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monk
     for picture in (tmp_path / "book/assets/zoo").glob("*.png"):
         assert f"assets/zoo/{picture.name}\n" in pieces
     assert pieces.count(":alt: ") == pieces.count("```{figure}") == 5
+
+
+def test_the_page_says_how_a_model_counts_that_drops_slots(page, root):
+    card = json.loads((root / "data/checkpoints/adaptive_shapes.json").read_text("utf-8"))
+    sections = page(root)["zoo_sections"].split("### ")
+    (section,) = (text for text in sections if text.startswith("adaptive_shapes"))
+    one, errors = card["metrics"][0], [run["count_error"] for run in card["seeds"]]
+    assert len(errors) == 5 and one["count_error"] == errors[0]
+    assert f"by {one['count_error']:.2f} on average" in section and f"{one['count_exact']:.0%} of the scenes" in section
+    assert f"(seeds: {min(errors):.3f} to {max(errors):.3f}). All else is `shapes`, frozen" in section
+    assert sum("miss the number of objects" in text for text in sections) == 1

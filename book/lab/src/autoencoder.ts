@@ -5,9 +5,11 @@
  * Images come and go in [0, 1]; inside they live in [-1, 1]. Pixels are numbered row by row.
  */
 import { outlines, type Refine } from "./outlined.ts";
+import { eigenvalues, walk, type Complex, type Method, type Point, type Update, type Walk } from "./rest.ts";
 import * as slotAttention from "./slot_attention.ts";
 import {
   convolution,
+  double,
   layerNorm,
   linear,
   map,
@@ -168,6 +170,13 @@ function only(x: Rows, kept: (i: number) => boolean): Rows {
   return rows(x.count, x.width, x.data.map((value, i) => (kept(i % x.width) ? value : 0)));
 }
 
+/** Slots lighter or heavier than they are, the others sharing what they leave: masks in proportion to the weights. */
+export function weighted({ colours, logits }: Drawing, weights: number[]): Drawing {
+  const { count, width, data } = logits;
+  const logs = weights.map(Math.log);
+  return { colours, logits: rows(count, width, data.map((logit, i) => logit + logs[Math.floor(i / width)])) };
+}
+
 // --- likelihoods ---
 
 /** Lay the slots over one another: masks = softmax of the logits over slots, picture = Σ masks · colours. */
@@ -203,7 +212,7 @@ function mixture(noise: number, sparsity: number): Likelihood {
       }
       evidence[i] = logSumExp(joint, i);
     }
-    const masks = softmaxOverRows(joint); // Bayes' rule
+    const masks = rows(slots, pixels, joint.data.map((value, i) => Math.exp(value - evidence[i % pixels]))); // Bayes' rule
     let inUse = 0;
     for (let k = 0; k < slots; k++) inUse += Math.sqrt(mean(row(masks, k)) + 1e-6);
     return { cost: sparsity * inUse - (mean(evidence) * 2 * noise ** 2) / 3, masks };
@@ -224,6 +233,14 @@ function logSumExp(x: Rows, column: number): number {
 
 // --- the autoencoder ---
 
+/** Slots with what they draw, its cost, and whose each pixel is. */
+export interface Found {
+  found: Rows;
+  drawing: Drawing;
+  cost: number;
+  masks: Rows;
+}
+
 const SUPPORTED = { encoder: ["Strided"], decoder: ["Separable"], likelihood: ["Average", "Mixture"] };
 
 /** A part of a configuration. Where only one class may stand there, it is not named: `kind` is that one. */
@@ -238,26 +255,28 @@ function part(config: Record<string, any>, name: keyof typeof SUPPORTED, kind: s
 export class SlotAutoencoder {
   readonly resolution: number;
   protected readonly attention: Weights;
+  /** Of a slot, as slot attention has it. */
+  protected readonly width: number;
   readonly #encode: (image: Float32Array) => Grid;
   protected readonly decoder: (slots: Rows) => Drawing;
-  readonly #likelihood: Likelihood;
+  protected readonly likelihood: Likelihood;
   readonly #refine: Refine | undefined;
 
-  constructor({ class_path: kind, init_args: config }: Made, weights: Weights) {
-    const outlined = kind === "OutlinedAutoencoder";
-    if (!outlined && kind !== "SlotAutoencoder") throw new Error(`The page cannot compute a ${kind}.`);
+  constructor({ init_args: config }: Made, weights: Weights) {
+    const outlined = "frame" in config; // its slots keep an outline
     part(config, "encoder", "Strided");
     const separable = part(config, "decoder", "Separable").init_args;
     const likelihood = part(config, "likelihood", "Mixture");
     if (config.attention.num_heads !== 1) throw new Error("The page computes attention with one head only.");
     this.resolution = config.resolution;
     this.attention = weights.part("slot_attention");
+    this.width = config.attention.slot_dim;
     this.#encode = encoder(weights.part("encoder"), this.resolution);
     const decoder = weights.part("decoder");
     this.decoder = separableDecoder(outlined ? decoder.part("draft") : decoder, separable, config.resolution);
     this.#refine = outlined ? outlines(decoder, config.frame, config.resolution) : undefined;
     const { noise, sparsity } = likelihood.init_args;
-    this.#likelihood = likelihood.class_path === "Mixture" ? mixture(noise, sparsity) : average;
+    this.likelihood = likelihood.class_path === "Mixture" ? mixture(noise, sparsity) : average;
   }
 
   /** An image, channel by channel in [0, 1], as slot attention takes it. */
@@ -271,7 +290,7 @@ export class SlotAutoencoder {
   answer({ target, grid, inputs }: Prepared, { slots, iterations, seed, restarts, spread }: Question): Answer {
     const tries = slotAttention.starts(this.attention, restarts, slots, seed, spread).map((start) => {
       const history = this.attend(inputs, start, iterations);
-      return { history, ...this.#draw(history.slots[iterations], target) };
+      return { history, ...this.draw(history.slots[iterations], target) };
     });
     const costs = tries.map(({ cost }) => cost);
     const best = costs.indexOf(Math.min(...costs));
@@ -295,13 +314,34 @@ export class SlotAutoencoder {
     return slotAttention.attend(this.attention, inputs, start, iterations);
   }
 
-  /** What bound slots draw, and what that costs. */
-  #draw(slots: Rows, target: Float32Array): { found: Rows; drawing: Drawing; cost: number; masks: Rows } {
-    const drawing = this.decoder(slots);
-    const judged = this.#likelihood(drawing, target);
-    if (!this.#refine) return { found: slots, drawing, ...judged };
-    const refined = this.#refine(drawing, slots, judged.masks);
-    return { found: refined.slots, drawing: refined.drawing, ...this.#likelihood(refined.drawing, target) };
+  /** From a start towards a fixed point of the iteration, in double precision. */
+  walk(image: Float32Array, from: slotAttention.Start, method: Method, maxIterations: number, tolerance: number): Walk {
+    const start = slotAttention.startOf(this.attention, from);
+    return walk(this.#update(this.prepare(image)), start, method, maxIterations, tolerance);
+  }
+
+  /** The largest eigenvalues of the iteration's Jacobian at these slots, and whose each pixel is by them. */
+  at(image: Float32Array, slots: Point): { eigenvalues: Complex[]; masks: Rows } {
+    const prepared = this.prepare(image);
+    const { masks } = this.draw(rows(slots.length / this.width, this.width, Float32Array.from(slots)), prepared.target);
+    return { eigenvalues: eigenvalues(this.#update(prepared), slots), masks };
+  }
+
+  #update({ inputs }: Prepared): Update {
+    const [k, v] = [double(inputs.k), double(inputs.v)];
+    return (z) => {
+      const slots = { data: z, count: z.length / this.width, width: this.width };
+      return slotAttention.iteration(this.attention, slots, { k, v }).slots.data;
+    };
+  }
+
+  /** What bound slots draw, and what that costs; with weights, see `weighted`. */
+  protected draw(slots: Rows, target: Float32Array, weights?: number[]): Found {
+    const light = (drawing: Drawing): Drawing => (weights ? weighted(drawing, weights) : drawing);
+    const draft = this.decoder(slots);
+    const refined = this.#refine?.(draft, slots, this.likelihood(light(draft), target).masks);
+    const drawing = light(refined?.drawing ?? draft);
+    return { found: refined?.slots ?? slots, drawing, ...this.likelihood(drawing, target) };
   }
 }
 

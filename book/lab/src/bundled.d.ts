@@ -3,3 +3,8 @@ declare module "worker:*" {
   const source: string;
   export default source;
 }
+
+declare module "versions:" {
+  const versions: Record<string, string>;
+  export default versions;
+}

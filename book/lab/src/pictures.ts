@@ -1,6 +1,29 @@
 /** Images and masks as pictures. Images are channel by channel in [0, 1]. */
-import type { Rows } from "./tensor.ts";
-import { slotRgb } from "./ui.ts";
+import { row, type Rows } from "./tensor.ts";
+import { drawing, slotRgb, type Drawing } from "./ui.ts";
+
+export const SIDE = 100; // of a square picture on the page, in the units of its drawing
+
+/** A square on the page for what `source` gives, if it gives anything; `over` draws on top of it. */
+export function square(
+  label: string,
+  source: () => HTMLCanvasElement | undefined,
+  over?: (context: CanvasRenderingContext2D) => void,
+): Drawing & { redraw(): void } {
+  return drawing(SIDE, SIDE, label, (context) => {
+    const found = source();
+    if (!found) return;
+    context.drawImage(found, 0, 0, SIDE, SIDE);
+    over?.(context);
+  });
+}
+
+/** A frame around a square. */
+export function framed(context: CanvasRenderingContext2D, colour: string): void {
+  context.strokeStyle = colour;
+  context.lineWidth = 5;
+  context.strokeRect(2.5, 2.5, SIDE - 5, SIDE - 5);
+}
 
 /** A square picture, a canvas of its own that others paint from. `fill` writes red, green, blue, opacity of each pixel. */
 function picture(side: number, fill: (pixels: Uint8ClampedArray) => void): HTMLCanvasElement {
@@ -21,6 +44,11 @@ export function image(values: Float32Array, side: number, mask?: Float32Array): 
       pixels[4 * i + 3] = mask ? 255 * mask[i] : 255;
     }
   });
+}
+
+/** What slot k paints, as far as a pixel is its own. */
+export function part({ slotImages, masks }: { slotImages: Rows; masks: Rows }, k: number, side: number): HTMLCanvasElement {
+  return image(row(slotImages, k), side, row(masks, k));
 }
 
 /** Soft masks: every pixel mixes the slots' colours by how much each slot claims it; opaque, unless `opacity` says less. */

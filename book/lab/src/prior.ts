@@ -6,7 +6,7 @@ import type { Prepared, Question } from "./autoencoder.ts";
 import { pixelsOwned } from "./pictures.ts";
 import { Generator } from "./random.ts";
 import { SVQAutoencoder, type CodedAnswer, type Codes, type Drawn, type Word } from "./svq.ts";
-import { layerNorm, linear, map, plus, product, row, rows, type Rows } from "./tensor.ts";
+import { columns, layerNorm, linear, map, plus, product, row, rows, type Rows } from "./tensor.ts";
 import type { Made, Weights } from "./weights.ts";
 
 const EPS = 1e-5;
@@ -42,13 +42,6 @@ function layer(
   x = plus(x, linear(read, weights.layer("project_out")));
   const hidden = map(linear(layerNorm(x, weights.layer("norm_mlp"), EPS), weights.layer("mlp.0")), gelu);
   return { x: plus(x, linear(hidden, weights.layer("mlp.2"))), seen: { k, v } };
-}
-
-/** Some columns of a matrix. */
-function columns(x: Rows, first: number, width: number): Rows {
-  const out = rows(x.count, width);
-  for (let i = 0; i < x.count; i++) row(out, i).set(row(x, i).subarray(first, first + width));
-  return out;
 }
 
 function below(above: Rows | undefined, x: Rows): Rows {

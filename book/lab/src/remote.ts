@@ -1,7 +1,7 @@
 /** A trained model that answers from a worker, so that the page stays free while it computes. */
 import source from "worker:./worker.ts";
 import type { Answer, Question } from "./autoencoder.ts";
-import type { CodePrior } from "./prior.ts";
+import type { Methods } from "./models.ts";
 import { loadModel } from "./script.ts";
 import type { Exported } from "./weights.ts";
 import type { Asked, Reply } from "./worker.ts";
@@ -14,8 +14,8 @@ interface Waiting {
   reject(error: Error): void;
 }
 
-type Arguments<M extends keyof CodePrior> = CodePrior[M] extends (...given: infer G) => unknown ? G : never;
-type Returned<M extends keyof CodePrior> = CodePrior[M] extends (...given: never[]) => infer R ? R : never;
+type Arguments<M extends keyof Methods> = Methods[M] extends (...given: infer G) => unknown ? G : never;
+type Returned<M extends keyof Methods> = Methods[M] extends (...given: never[]) => infer R ? R : never;
 
 export class Remote {
   readonly exported: Exported;
@@ -45,8 +45,8 @@ export class Remote {
     return this.#wait({ image, question }) as Promise<Answer | undefined>;
   }
 
-  /** The same for what else a model of codes can do. */
-  async call<M extends keyof CodePrior>(method: M, ...given: Arguments<M>): Promise<Returned<M> | undefined> {
+  /** The same for what else a model can do. */
+  async call<M extends keyof Methods>(method: M, ...given: Arguments<M>): Promise<Returned<M> | undefined> {
     const reply = await this.#wait({ method, given });
     return reply && (reply as { returned: Returned<M> }).returned;
   }
@@ -84,4 +84,29 @@ export class Remote {
       this.#worker.postMessage(asked);
     });
   }
+}
+
+/** Resolves to what a reply says. Nobody waits any longer once the work that it was for is out of date. */
+export type Wait = <T>(reply: Promise<T | undefined>) => Promise<T>;
+
+const OUT_OF_DATE = Symbol();
+
+/** Work that is given up where it waits as soon as it was begun anew. Until the newest is done, `el` says it is busy. */
+export function latest(el: Element, work: (wait: Wait) => Promise<void>): () => Promise<void> {
+  let turn = 0;
+  return async () => {
+    const own = ++turn;
+    const wait: Wait = async (reply) => {
+      const found = await reply;
+      if (own !== turn || found === undefined) throw OUT_OF_DATE;
+      return found;
+    };
+    el.setAttribute("aria-busy", "true");
+    try {
+      await work(wait);
+    } catch (reason) {
+      if (reason !== OUT_OF_DATE) throw reason;
+    }
+    if (own === turn) el.removeAttribute("aria-busy");
+  };
 }

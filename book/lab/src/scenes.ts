@@ -210,7 +210,7 @@ function rounded(value: number): number {
 
 // --- scenes as text, for the page's address ---
 
-function fromRow([shape, x, y, angle, size, ...colour]: number[]): Thing {
+export function fromRow([shape, x, y, angle, size, ...colour]: number[]): Thing {
   return { shape, x, y, angle, size, colour: colour as Rgb };
 }
 

@@ -5,7 +5,12 @@ import { DAMAGED, type Exported } from "./weights.ts";
 declare global {
   interface Window {
     /** Labs by name, and what the scripts in `lab/weights` put beside them. */
-    slotlab?: Record<string, unknown> & { base?: string; weights?: Record<string, unknown> };
+    slotlab?: Record<string, unknown> & {
+      base?: string;
+      /** Of each script below `base` a hash of what is in it, from the shell: a browser may keep what has not changed. */
+      versions?: Record<string, string>;
+      weights?: Record<string, unknown>;
+    };
   }
 }
 
@@ -22,7 +27,8 @@ const loading = new Map<string, Promise<void>>();
 export function load(path: string): Promise<void> {
   if (!loading.has(path)) {
     const script = document.createElement("script");
-    script.src = new URL(path, window.slotlab!.base).href;
+    const { base, versions = {} } = window.slotlab!;
+    script.src = new URL(path in versions ? `${path}?v=${versions[path]}` : path, base).href;
     const done = new Promise<void>((resolve, reject) => {
       script.onload = () => resolve();
       script.onerror = () => {
@@ -34,6 +40,11 @@ export function load(path: string): Promise<void> {
     document.head.append(script);
   }
   return loading.get(path)!;
+}
+
+/** Whether the page has weights of this name. */
+export function hasModel(name: string): boolean {
+  return `weights/${name}.js` in (window.slotlab?.versions ?? {});
 }
 
 /** The exported model of this name. Rejects with a sentence for the reader. */

@@ -9,9 +9,12 @@
 import { Model, type Lab, type Settings } from "./settings.ts";
 import { load } from "./script.ts";
 import { TROUBLE } from "./ui.ts";
+import versions from "versions:";
 
 const AHEAD = "200px"; // a lab starts loading before it is seen
 const PAUSE = 300; // ms without a change until the page's address follows: browsers limit how often it may
+
+window.slotlab!.versions = versions;
 
 async function start(section: HTMLElement): Promise<void> {
   const name = section.dataset.lab!;

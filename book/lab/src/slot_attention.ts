@@ -4,7 +4,7 @@
  * A row is a slot or an input. One image, one head.
  */
 import { Generator } from "./random.ts";
-import { gru, layerNorm, linear, map, mlp, plus, product, row, rows, softmaxOverRows, transposed, type Rows } from "./tensor.ts";
+import { gru, layerNorm, linear, map, mlp, plus, product, row, rows, softmaxOverRows, transposed, type Numbers, type Rows } from "./tensor.ts";
 import type { Weights } from "./weights.ts";
 
 const EPS = 1e-8;
@@ -16,9 +16,9 @@ export interface History {
 }
 
 /** What every iteration needs, computed once. */
-export interface Prepared {
-  k: Rows;
-  v: Rows;
+export interface Prepared<N extends Numbers = Float32Array> {
+  k: Rows<N>;
+  v: Rows<N>;
 }
 
 export function prepare(layers: Weights, inputs: Rows): Prepared {
@@ -27,7 +27,7 @@ export function prepare(layers: Weights, inputs: Rows): Prepared {
 }
 
 /** Lines of the algorithm changed; none by default. */
-export interface Change {
+export interface Change<N extends Numbers = Float32Array> {
   /** False: softmax over the inputs, every slot for itself. */
   compete?: boolean;
   /** False: what a slot gathers replaces it. */
@@ -35,17 +35,17 @@ export interface Change {
   /** True: the GRU gets the slots after their LayerNorm. */
   normalised?: boolean;
   /** What stands before the MLP. */
-  normMlp?(slots: Rows): Rows;
+  normMlp?(slots: Rows<N>): Rows<N>;
 }
 
 /** The slots compete, gather and move. */
-export function iteration(
+export function iteration<N extends Numbers>(
   layers: Weights,
-  slots: Rows,
-  { k, v }: Prepared,
-  change: Change = {},
-): { slots: Rows; attention: Rows } {
-  const { compete = true, normalised = false, normMlp = (x: Rows) => layerNorm(x, layers.layer("norm_mlp")) } = change;
+  slots: Rows<N>,
+  { k, v }: Prepared<N>,
+  change: Change<N> = {},
+): { slots: Rows<N>; attention: Rows<N> } {
+  const { compete = true, normalised = false, normMlp = (x: Rows<N>) => layerNorm(x, layers.layer("norm_mlp")) } = change;
   const normal = layerNorm(slots, layers.layer("norm_slots"));
   const slotsPrev = normalised ? normal : slots;
   const q = linear(normal, layers.layer("project_q"));
@@ -54,7 +54,7 @@ export function iteration(
   const attention = compete ? softmaxOverRows(scores) : transposed(softmaxOverRows(transposed(scores)));
   const weights = map(attention, (weight) => weight + EPS);
   for (let slot = 0; slot < weights.count; slot++) {
-    const own = row(weights, slot);
+    const own: Numbers = row(weights, slot);
     const sum = own.reduce((all, weight) => all + weight, 0);
     own.forEach((weight, i) => (own[i] = weight / sum));
   }
@@ -79,6 +79,21 @@ export function attend(
     history.attention.push(attention);
   }
   return history;
+}
+
+/** One of several starts that slotlib draws at once in double precision: `initial_slots(count, slots, seed)[k]`. */
+export interface Start {
+  slots: number;
+  count: number;
+  k: number;
+  seed: number;
+}
+
+export function startOf(layers: Weights, { slots, count, k, seed }: Start): Float64Array {
+  const [mu, logSigma] = [layers.tensor("slots_mu"), layers.tensor("slots_log_sigma")];
+  const size = slots * mu.length;
+  const noise = new Generator(seed).normal64(count * size).subarray(k * size, (k + 1) * size);
+  return noise.map((drawn, i) => mu[i % mu.length] + Math.exp(logSigma[i % mu.length]) * drawn);
 }
 
 /**

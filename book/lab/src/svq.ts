@@ -42,15 +42,15 @@ export class SVQAutoencoder extends SlotAutoencoder {
   readonly #codebook: Float32Array;
   readonly #width: number;
 
-  constructor({ init_args: config }: Made, weights: Weights) {
-    super({ class_path: "SlotAutoencoder", init_args: config }, weights);
-    const { quantizer, quantise, search_iterations: search, mixing } = config.attention;
+  constructor(model: Made, weights: Weights) {
+    super(model, weights);
+    const { quantizer, quantise, search_iterations: search, mixing } = model.init_args.attention;
     const kind = quantizer.class_path ?? "Nearest";
     if (kind !== "Nearest") throw new Error(`The page cannot compute a model with the quantizer ${kind}.`);
     if (quantise === false) throw new Error("The page cannot compute a model whose slots are not made of codes.");
     [this.numBlocks, this.numCodes, this.#width] = this.attention.shape("quantizer.codebook");
     this.#codebook = this.attention.tensor("quantizer.codebook");
-    this.#layers = mixing ? this.attention : dense(this.attention);
+    this.#layers = mixing ? this.attention : renamed(this.attention);
     [this.#search, this.#mixing] = [search, mixing];
   }
 
@@ -140,24 +140,8 @@ export class SVQAutoencoder extends SlotAutoencoder {
   }
 }
 
-/** The same layers as ordinary ones, whose matrices happen to be block-diagonal. */
-function dense(layers: Weights): Weights {
-  const of = (name: string): Tensor => blockDiagonal({ data: layers.tensor(name), shape: layers.shape(name) });
-  return layers.with({
-    "gru.weight_ih": of("gru.input_blocks"),
-    "gru.weight_hh": of("gru.hidden_blocks"),
-    "mlp.0.weight": of("mlp.0.weight"),
-    "mlp.2.weight": of("mlp.2.weight"),
-  });
-}
-
-/** `[…, blocks, out, in]` → `[… · blocks · out, blocks · in]`; of a GRU the gates stand before the blocks. */
-function blockDiagonal({ data, shape }: Tensor): Tensor {
-  const [blocks, out, width] = shape.slice(-3);
-  const matrix = rows(data.length / width, blocks * width);
-  for (let i = 0; i < matrix.count; i++) {
-    const block = Math.floor(i / out) % blocks;
-    row(matrix, i).set(data.subarray(i * width, (i + 1) * width), block * width);
-  }
-  return { data: matrix.data, shape: [matrix.count, matrix.width] };
+/** A GRU's blocks under the names that a GRU's matrices have. */
+function renamed(layers: Weights): Weights {
+  const of = (name: string): Tensor => ({ data: layers.tensor(name), shape: layers.shape(name) });
+  return layers.with({ "gru.weight_ih": of("gru.input_blocks"), "gru.weight_hh": of("gru.hidden_blocks") });
 }

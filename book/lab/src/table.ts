@@ -1,10 +1,10 @@
 /** A scene on a table: a picture whose things the reader drags, and what stands there as a setting. */
 import * as pictures from "./pictures.ts";
-import { read, write, type Drawn, type Scene, type Stage, type Thing } from "./scenes.ts";
+import { SIDE } from "./pictures.ts";
+import { read, write, type Drawn, type Rgb, type Scene, type Stage, type Thing } from "./scenes.ts";
 import { text } from "./settings.ts";
 import * as ui from "./ui.ts";
 
-export const SIDE = 100; // of the picture, in the units of its drawing
 export const UNTOUCHED = "";
 const EMPTY = "none";
 
@@ -25,8 +25,6 @@ export interface Place {
   /** The setting above. */
   said(): string;
   say(things: string): void;
-  /** A thing was pressed or got the focus. */
-  chosen?(): void;
 }
 
 export class Table {
@@ -40,8 +38,10 @@ export class Table {
     const href = pictures.image(this.drawn.image, this.#place.stage().resolution).toDataURL();
     ui.element("a", { href, download: "scene.png" }).click();
   });
+  #touched = false;
   readonly #place: Place;
   readonly #show: () => void;
+  #showTools = (): void => {};
 
   constructor(place: Place) {
     this.#place = place;
@@ -70,13 +70,14 @@ export class Table {
       },
       chosen: (k) => {
         this.chosen = k;
-        place.chosen?.();
+        this.#showTools();
         picture.redraw();
       },
     });
     this.element = handles.element;
     this.#show = () => {
       handles.update();
+      this.#showTools();
       picture.redraw();
     };
   }
@@ -104,11 +105,48 @@ export class Table {
     this.replace(k, this.#place.stage().turned(this.scene.things[k]));
   }
 
+  /** What turns, colours and removes the thing that was pressed last, adds another up to `most`, and saves the picture. */
+  tools(most: number): HTMLElement {
+    const stage = (): Stage => this.#place.stage();
+    const turn = ui.button("Turn", () => this.turn(this.chosen));
+    const colour = ui.element("select");
+    colour.addEventListener("change", () => {
+      const parts = stage().written.colours[colour.value];
+      if (parts) this.replace(this.chosen, { ...this.scene.things[this.chosen], colour: parts as Rgb });
+    });
+    const add = ui.button("Add", () => {
+      const { things } = this.scene;
+      const { shapes, sizes, colours } = stage().written;
+      const own = Object.values(colours) as Rgb[];
+      const shape = (things.length * 5 + 3) % shapes.length;
+      const size = sizes[Math.floor(sizes.length / 2)];
+      const thing: Thing = { shape, x: 0, y: 0, angle: 0, size, colour: own[things.length % own.length] };
+      this.chosen = things.length;
+      this.change([...things, stage().placed(thing, stage().resolution * 0.4, stage().resolution * 0.4)]);
+    });
+    const remove = ui.button("Remove", () => this.change(this.scene.things.filter((_, k) => k !== this.chosen)));
+    this.#showTools = () => {
+      const thing = this.scene.things[this.chosen];
+      const known = Object.entries(stage().written.colours);
+      const own = known.find(([, parts]) => parts.join() === thing?.colour.join())?.[0] ?? "";
+      const names = [...(own ? [] : [""]), ...known.map(([name]) => name)];
+      colour.replaceChildren(...names.map((name) => ui.element("option", { value: name }, name || "its own")));
+      colour.value = own;
+      for (const control of [colour, turn, remove]) control.disabled = !thing;
+      add.disabled = this.scene.things.length >= most;
+    };
+    this.#showTools();
+    const named = ui.element("label", { class: "lab-control" }, ui.element("span", {}, "Colour"), colour);
+    return ui.row(turn, named, add, remove, this.save);
+  }
+
   #look(): void {
     const [own, said, stage] = [this.#place.own(), this.#place.said(), this.#place.stage()];
     const things = said === UNTOUCHED ? undefined : read(said === EMPTY ? "" : said, stage);
     this.scene = { ground: own.ground, things: things ?? own.things };
     this.drawn = stage.draw(this.scene);
+    if (this.#touched && said === UNTOUCHED) this.chosen = 0; // as at the start
+    this.#touched = said !== UNTOUCHED;
     this.chosen = Math.min(this.chosen, Math.max(0, this.scene.things.length - 1));
   }
 

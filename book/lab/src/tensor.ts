@@ -1,13 +1,23 @@
 /** The few operations that the models need, on typed arrays. A `Rows` is a matrix, a vector per row. */
 import type { Weights } from "./weights.ts";
 
-export interface Rows {
-  data: Float32Array;
+/** What is used of `Float32Array`, and of `Float64Array` where a lab computes in double precision. */
+export interface Numbers {
+  readonly length: number;
+  [i: number]: number;
+  subarray(from: number, to: number): Numbers;
+  map(change: (value: number, i: number) => number): Numbers;
+  reduce(join: (all: number, value: number) => number, first: number): number;
+  forEach(visit: (value: number, i: number) => void): void;
+}
+
+export interface Rows<N extends Numbers = Float32Array> {
+  data: N;
   count: number;
   width: number;
 }
 
-/** A layer's parameters as torch stores them: `weight` is `[output, input, …]`. */
+/** A layer's parameters as torch stores them: `weight` is `[output, input]`, or `[…, blocks, output, input]`. */
 export interface Layer {
   weight: Float32Array;
   bias?: Float32Array;
@@ -18,8 +28,19 @@ export function rows(count: number, width: number, data: Float32Array = new Floa
   return { data, count, width };
 }
 
-export function row({ data, width }: Rows, k: number): Float32Array {
-  return data.subarray(k * width, (k + 1) * width);
+/** The same in double precision. */
+export function double(x: Rows): Rows<Float64Array> {
+  return { ...x, data: Float64Array.from(x.data) };
+}
+
+/** Rows of zeros, in the precision of `like`. */
+function blank<N extends Numbers>(like: Rows<N>, count: number, width: number): Rows<N> {
+  const Kind = like.data.constructor as new (size: number) => N;
+  return { data: new Kind(count * width), count, width };
+}
+
+export function row<N extends Numbers>({ data, width }: Rows<N>, k: number): N {
+  return data.subarray(k * width, (k + 1) * width) as N;
 }
 
 /** All rows, as a list. */
@@ -27,10 +48,18 @@ export function vectors(x: Rows): Float32Array[] {
   return Array.from({ length: x.count }, (_, k) => row(x, k));
 }
 
+/** Some columns of a matrix. */
+export function columns(x: Rows, first: number, width: number): Rows {
+  const out = rows(x.count, width);
+  for (let i = 0; i < x.count; i++) row(out, i).set(row(x, i).subarray(first, first + width));
+  return out;
+}
+
 /** x · weightᵀ + bias, for every row. */
-export function linear(x: Rows, { weight, bias, shape }: Layer): Rows {
-  const out = product(x, rows(shape[0], shape[1], weight));
-  if (bias) for (let at = 0; at < out.data.length; at += out.width) for (let i = 0; i < out.width; i++) out.data[at + i] += bias[i];
+export function linear<N extends Numbers>(x: Rows<N>, { weight, bias, shape }: Layer): Rows<N> {
+  const out = shape.length > 2 ? blockProduct(x, weight, shape) : product(x, rows(shape[0], shape[1], weight));
+  const to: Numbers = out.data;
+  if (bias) for (let at = 0; at < to.length; at += out.width) for (let i = 0; i < out.width; i++) to[at + i] += bias[i];
   return out;
 }
 
@@ -40,9 +69,9 @@ export function linear(x: Rows, { weight, bias, shape }: Layer): Rows {
  * Nearly all of a model's time is spent here. Two rows times four at once: each number that is read is used in several
  * products, and eight sums fit into the processor's registers.
  */
-export function product(a: Rows, b: Rows): Rows {
-  const out = rows(a.count, b.count);
-  const [x, y, to] = [a.data, b.data, out.data];
+export function product<N extends Numbers>(a: Rows<N>, b: Rows<Numbers>): Rows<N> {
+  const out = blank(a, a.count, b.count);
+  const [x, y, to]: Numbers[] = [a.data, b.data, out.data];
   const width = a.width;
   for (let i = 0; i < a.count; i += 2) {
     const p = i * width;
@@ -84,30 +113,47 @@ export function product(a: Rows, b: Rows): Rows {
   return out;
 }
 
-/** Rows and columns exchanged. */
-export function transposed(x: Rows): Rows {
-  const out = rows(x.width, x.count);
-  for (let i = 0; i < x.count; i++) for (let j = 0; j < x.width; j++) out.data[j * x.count + i] = x.data[i * x.width + j];
+/** The same for a matrix of blocks, `[…, blocks, out, in]`, of which each sees its own part of a row. */
+function blockProduct<N extends Numbers>(x: Rows<N>, weight: Float32Array, shape: number[]): Rows<N> {
+  const [blocks, size, width] = shape.slice(-3);
+  const out = blank(x, x.count, weight.length / width);
+  const [from, to]: Numbers[] = [x.data, out.data];
+  for (let k = 0; k < x.count; k++) {
+    for (let o = 0; o < out.width; o++) {
+      const part = k * x.width + (Math.floor(o / size) % blocks) * width;
+      let sum = 0;
+      for (let i = 0; i < width; i++) sum += from[part + i] * weight[o * width + i];
+      to[k * out.width + o] = sum;
+    }
+  }
   return out;
 }
 
-export function map(x: Rows, change: (value: number) => number): Rows {
-  return rows(x.count, x.width, x.data.map(change));
+/** Rows and columns exchanged. */
+export function transposed<N extends Numbers>(x: Rows<N>): Rows<N> {
+  const out = blank(x, x.width, x.count);
+  const to: Numbers = out.data;
+  for (let i = 0; i < x.count; i++) for (let j = 0; j < x.width; j++) to[j * x.count + i] = x.data[i * x.width + j];
+  return out;
 }
 
-export function relu(x: Rows): Rows {
+export function map<N extends Numbers>(x: Rows<N>, change: (value: number) => number): Rows<N> {
+  return { ...x, data: x.data.map(change) as N };
+}
+
+export function relu<N extends Numbers>(x: Rows<N>): Rows<N> {
   return map(x, (value) => (value > 0 ? value : 0));
 }
 
-export function plus(a: Rows, b: Rows): Rows {
-  return rows(a.count, a.width, a.data.map((value, i) => value + b.data[i]));
+export function plus<N extends Numbers>(a: Rows<N>, b: Rows<N>): Rows<N> {
+  return { ...a, data: a.data.map((value, i) => value + b.data[i]) as N };
 }
 
 /** Every row less its mean, over its standard deviation, then scaled and shifted, if the layer does. */
-export function layerNorm(x: Rows, layer: Layer | undefined, eps = 1e-3): Rows {
-  const out = rows(x.count, x.width);
+export function layerNorm<N extends Numbers>(x: Rows<N>, layer: Layer | undefined, eps = 1e-3): Rows<N> {
+  const out = blank(x, x.count, x.width);
   for (let k = 0; k < x.count; k++) {
-    const [from, to] = [row(x, k), row(out, k)];
+    const [from, to]: Numbers[] = [row(x, k), row(out, k)];
     const mean = from.reduce((sum, value) => sum + value, 0) / x.width;
     const variance = from.reduce((sum, value) => sum + (value - mean) ** 2, 0) / x.width;
     for (let i = 0; i < x.width; i++) {
@@ -119,30 +165,31 @@ export function layerNorm(x: Rows, layer: Layer | undefined, eps = 1e-3): Rows {
 }
 
 /** A layer, ReLU, another layer: entries 0 and 2 of a `torch.nn.Sequential`. */
-export function mlp(x: Rows, layers: Weights): Rows {
+export function mlp<N extends Numbers>(x: Rows<N>, layers: Weights): Rows<N> {
   return linear(relu(linear(x, layers.layer("0"))), layers.layer("2"));
 }
 
 /** Softmax of every column: over the slots, if a row is a slot. */
-export function softmaxOverRows(x: Rows): Rows {
-  const out = rows(x.count, x.width);
+export function softmaxOverRows<N extends Numbers>(x: Rows<N>): Rows<N> {
+  const out = blank(x, x.count, x.width);
+  const to: Numbers = out.data;
   for (let j = 0; j < x.width; j++) {
     let most = -Infinity;
     for (let i = j; i < x.data.length; i += x.width) most = Math.max(most, x.data[i]);
     let sum = 0;
-    for (let i = j; i < x.data.length; i += x.width) sum += out.data[i] = Math.exp(x.data[i] - most);
-    for (let i = j; i < x.data.length; i += x.width) out.data[i] /= sum;
+    for (let i = j; i < x.data.length; i += x.width) sum += to[i] = Math.exp(x.data[i] - most);
+    for (let i = j; i < x.data.length; i += x.width) to[i] /= sum;
   }
   return out;
 }
 
 /** torch's GRUCell: new states from inputs and states; gates in the order reset, update, new. */
-export function gru(input: Rows, state: Rows, fromInput: Layer, fromState: Layer): Rows {
+export function gru<N extends Numbers>(input: Rows<N>, state: Rows<N>, fromInput: Layer, fromState: Layer): Rows<N> {
   const [x, h] = [linear(input, fromInput), linear(state, fromState)];
-  const out = rows(state.count, state.width);
+  const out = blank(state, state.count, state.width);
   const sigmoid = (value: number): number => 1 / (1 + Math.exp(-value));
   for (let k = 0; k < state.count; k++) {
-    const [a, b, old, next] = [row(x, k), row(h, k), row(state, k), row(out, k)];
+    const [a, b, old, next]: Numbers[] = [row(x, k), row(h, k), row(state, k), row(out, k)];
     for (let i = 0; i < state.width; i++) {
       const [j, l] = [i + state.width, i + 2 * state.width];
       const reset = sigmoid(a[i] + b[i]);

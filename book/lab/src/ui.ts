@@ -162,6 +162,28 @@ export function soon(work: () => void): () => void {
   };
 }
 
+/**
+ * A button that calls `step` again and again, until that returns false or it is pressed once more. For a reader who wants
+ * no motion a press is one such step, or what `quiet` does instead.
+ */
+export function player(label: string, pace: number, step: () => boolean, quiet: () => void = step): HTMLButtonElement {
+  let timer = 0;
+  const stop = (): void => {
+    clearInterval(timer);
+    timer = 0;
+    made.textContent = label;
+  };
+  const made = button(label, () => {
+    if (timer) return stop();
+    if (still()) return quiet();
+    made.textContent = "Stop";
+    timer = window.setInterval(() => {
+      if (!made.isConnected || !step()) stop();
+    }, pace);
+  });
+  return made;
+}
+
 /** Whether the reader has asked for pages that keep still. */
 export function still(): boolean {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;

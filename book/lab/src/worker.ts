@@ -1,12 +1,11 @@
 /** Runs in a worker: one model, and the last image it was asked about, whose features are kept. */
 import type { Answer, Prepared, Question } from "./autoencoder.ts";
-import { made, type Computed } from "./models.ts";
-import type { CodePrior } from "./prior.ts";
+import { made, type Computed, type Methods } from "./models.ts";
 import { weightsOf, type Exported } from "./weights.ts";
 
 /** A call of one of the other things that a model can do. */
 export interface Call {
-  method: keyof CodePrior;
+  method: keyof Methods;
   given: unknown[];
 }
 

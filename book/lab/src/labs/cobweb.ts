@@ -1,4 +1,9 @@
-/** Cobweb (chapter 06): an iteration on a line, whether it comes to rest, how fast, and what its gradients say. */
+/**
+ * Cobweb (chapter 06): an iteration on a line, whether it comes to rest, how fast, and what its gradients say. Or what is
+ * iterated are the slots of a scene (fates.ts).
+ */
+import { chart, type Share } from "../chart.ts";
+import * as fates from "../fates.ts";
 import { banach, bend, exact, line, neumann, residual, solve, unrolled, type Update } from "../fixed_point.ts";
 import { choice, flag, range, type Model } from "../settings.ts";
 import * as ui from "../ui.ts";
@@ -16,6 +21,8 @@ const [LEAST, MOST] = [1e-8, 1e4]; // distances that are shown
 const STEEPEST = 8; // derivative that is shown
 
 export const settings = {
+  of: choice({ number: "a number", slots: "the slots of a scene" }, "number"),
+  ...fates.settings,
   map: choice({ line: "a line", bend: "bent: tanh" }, "line"),
   slope: range(-1.2, 1.2, -0.7, 0.01),
   start: range(LOW, HIGH, -0.5, 0.05),
@@ -26,7 +33,43 @@ export const settings = {
 
 type Own = Model<typeof settings>;
 
-export function render({ model, el }: { model: Own; el: HTMLElement }): void {
+export async function render({ model, el }: { model: Own; el: HTMLElement }): Promise<void> {
+  // Each part is made when it is first asked for: the slots' needs a trained model.
+  const parts = new Map<string, Promise<Part>>();
+  const partOf = (name: string): Promise<Part> => {
+    if (!parts.has(name)) parts.set(name, (name === "slots" ? partOfSlots(model) : partOfNumber(model, el)));
+    return parts.get(name)!;
+  };
+  const place = ui.element("div", { class: "lab" });
+  const update = async (): Promise<void> => {
+    const wanted = model.get("of");
+    if (!parts.has(wanted) && place.firstChild) place.replaceChildren("The trained model is loading …");
+    const part = await partOf(wanted);
+    if (wanted !== model.get("of")) return;
+    if (place.firstChild !== part.element) place.replaceChildren(part.element);
+    part.update();
+  };
+  el.append(
+    ui.row(ui.menu(model, "of", "z is"), ui.reset(model)),
+    place,
+    ui.code(model, () => (model.get("of") === "slots" ? fates.code(model) : lines(model))),
+  );
+  model.on("change", ui.soon(() => void update().catch((reason) => ui.trouble(el, reason))));
+  await update();
+}
+
+interface Part {
+  element: HTMLElement;
+  update(): void;
+}
+
+async function partOfSlots(model: Own): Promise<Part> {
+  const element = ui.element("div", { class: "lab" });
+  return { element, ...(await fates.render({ model: model, el: element })) };
+}
+
+async function partOfNumber(model: Own, page: HTMLElement): Promise<Part> {
+  const el = ui.element("div", { class: "lab" });
   const said = ui.announcer();
   let f = line(0);
   let found = solve(f, 0, 1);
@@ -60,18 +103,18 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
 
   const web = ui.drawing(SQUARE.width, SQUARE.height, "Cobweb: the map, the diagonal, and the way of z", (context) => {
     const { edge, width, height } = SQUARE;
-    const box = { left: edge, top: edge, right: width - edge, bottom: height - edge };
-    frame(context, box);
-    context.textAlign = "center";
+    const plane = chart(context, page, { left: edge, top: edge, right: width - edge, bottom: height - edge });
     for (const tick of [-1, 0, 1, 2, 3]) {
-      context.fillText(String(tick), x(tick), height - edge + 12);
-      context.fillText(String(tick), edge - 12, y(tick));
+      const share = (tick - LOW) / (HIGH - LOW);
+      plane.below(share, String(tick));
+      plane.beside(share, String(tick));
     }
+    context.textAlign = "center";
     context.fillText("z", width - edge + 14, height - edge + 12);
     context.fillText("f(z)", edge - 4, edge - 12);
     context.textAlign = "start";
-    within(context, box, () => {
-      context.strokeStyle = ui.themed(el, "muted");
+    plane.within(() => {
+      context.strokeStyle = ui.themed(page, "muted");
       context.lineWidth = 1;
       path(context, [
         [LOW, LOW],
@@ -134,53 +177,22 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
     right: CURVE.width - CURVE.right,
     bottom: CURVE.height - CURVE.bottom,
   };
-  const across = (share: number) => inside.left + share * (inside.right - inside.left);
-  const up = (share: number) => inside.bottom - share * (inside.bottom - inside.top);
-  function frame(context: CanvasRenderingContext2D, box: typeof inside): void {
-    context.font = "12px sans-serif";
-    context.textBaseline = "middle";
-    context.fillStyle = ui.themed(el, "muted");
-    context.strokeStyle = ui.themed(el, "line");
-    context.lineWidth = 1;
-    context.strokeRect(box.left, box.top, box.right - box.left, box.bottom - box.top);
-  }
-  /** Draw within a frame only. */
-  function within(context: CanvasRenderingContext2D, box: typeof inside, draw: () => void): void {
-    context.save();
-    context.beginPath();
-    context.rect(box.left, box.top, box.right - box.left, box.bottom - box.top);
-    context.clip();
-    draw();
-    context.restore();
-  }
-  function curve(context: CanvasRenderingContext2D, places: [number, number][], colour: string, width = 2): void {
-    context.strokeStyle = colour;
-    context.lineWidth = width;
-    context.beginPath();
-    for (const [u, v] of places) if (Number.isFinite(v)) context.lineTo(across(u), up(v));
-    context.stroke();
-  }
-
   const distances = ui.drawing(
     CURVE.width,
     CURVE.height,
     "Distance from the fixed point after each iteration, logarithmic",
     (context) => {
-      frame(context, inside);
+      const { below, beside, curve, dots } = chart(context, page, inside);
       const level = (distance: number) => Math.log(Math.max(distance, 1e-12) / LEAST) / Math.log(MOST / LEAST);
-      for (const power of [-8, -4, 0, 4]) context.fillText(`1e${power}`, 4, up(level(10 ** power)));
-      for (const n of [0, 20, 40, 60]) context.fillText(String(n), across(n / 60) - 6, inside.bottom + 12);
-      within(context, inside, () => {
-        const rate = Math.abs(model.get("slope"));
-        const bound = found.trail.map(
-          (_, n) => [n / 60, level(banach(rate, found.trail[1] - found.trail[0], n))] as [number, number],
-        );
-        curve(context, bound, ui.themed(el, "muted"), 1.5);
-        const walked = found.trail.map((z, n) => [n / 60, level(Math.abs(z - rest))] as [number, number]);
-        curve(context, walked, ui.slotColour(0));
-        context.fillStyle = ui.slotColour(0);
-        for (const [u, v] of walked) context.fillRect(across(u) - 2, up(v) - 2, 4, 4);
-      });
+      for (const power of [-8, -4, 0, 4]) beside(level(10 ** power), `1e${power}`);
+      for (const n of [0, 20, 40, 60]) below(n / 60, String(n));
+      const rate = Math.abs(model.get("slope"));
+      const first = found.trail[1] - found.trail[0];
+      const bound = found.trail.map((_, n): Share => [n / 60, level(banach(rate, first, n))]);
+      curve(bound, ui.themed(page, "muted"), 1.5);
+      const walked = found.trail.map((z, n): Share => [n / 60, level(Math.abs(z - rest))]);
+      curve(walked, ui.slotColour(0));
+      dots(walked, ui.slotColour(0), 2);
     },
   );
 
@@ -189,33 +201,17 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
     CURVE.height,
     "Derivative of the fixed point, by slope: exact, one step, and several terms",
     (context) => {
-      frame(context, inside);
+      const { below, beside, curve } = chart(context, page, inside);
       const place = (slope: number) => (slope + 1.2) / 2.4;
-      for (const slope of [-1, 0, 1]) context.fillText(String(slope), across(place(slope)) - 4, inside.bottom + 12);
-      for (const value of [0, 4, 8]) context.fillText(String(value), 28, up(value / STEEPEST));
+      for (const slope of [-1, 0, 1]) below(place(slope), String(slope));
+      for (const value of [0, 4, 8]) beside(value / STEEPEST, String(value));
       const slopes = Array.from({ length: 241 }, (_, i) => -1.2 + i / 100);
-      const all = (of: (slope: number) => number) =>
-        slopes.map((slope) => [place(slope), of(slope) / STEEPEST] as [number, number]);
-      within(context, inside, () => {
-        curve(
-          context,
-          all((slope) => (slope < 1 ? exact(line(slope), 1) : NaN)),
-          ui.themed(el, "text"),
-        );
-        curve(
-          context,
-          all(() => 1),
-          ui.slotColour(0),
-        );
-        curve(
-          context,
-          all((slope) => neumann(line(slope), 1, model.get("terms"))),
-          ui.slotColour(2),
-        );
-        const here = place(f.slope(found.z));
-        context.fillStyle = ui.themed(el, "accent");
-        context.fillRect(across(here) - 1, inside.top, 2, inside.bottom - inside.top);
-      });
+      const all = (of: (slope: number) => number) => slopes.map((slope): Share => [place(slope), of(slope) / STEEPEST]);
+      curve(all((slope) => (slope < 1 ? exact(line(slope), 1) : NaN)), ui.themed(page, "text"));
+      curve(all(() => 1), ui.slotColour(0));
+      curve(all((slope) => neumann(line(slope), 1, model.get("terms"))), ui.slotColour(2));
+      const here = place(f.slope(found.z));
+      curve([[here, 0], [here, 1]], ui.themed(page, "accent"));
     },
   );
 
@@ -251,7 +247,6 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
     ui.row(
       ui.slider(model, "terms", "Steps or terms k"),
       ui.tick(model, "nudge", `Raise f by ${NUDGE}`),
-      ui.reset(model),
     ),
     ui.element(
       "div",
@@ -284,10 +279,9 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
       ),
     ),
     said.element,
-    ui.code(model, () => lines(model)),
   );
 
-  ui.follow(model, () => {
+  const update = (): void => {
     compute();
     const { slope, terms } = model.all();
     const needed = found.trail.length - 1;
@@ -307,7 +301,8 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
     handles.update();
     for (const each of [web, distances, derivatives]) each.redraw();
     said.say(fate(found.converged, needed, found.trail, Math.abs(slope)));
-  });
+  };
+  return { element: el, update };
 }
 
 /** Newton's method for z = f(z, x), from `near`: it also finds fixed points that the iteration leaves. */

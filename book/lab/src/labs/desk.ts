@@ -2,20 +2,23 @@
 import type { Answer, Question } from "../autoencoder.ts";
 import { contingency, fgAri } from "../metrics.ts";
 import * as pictures from "../pictures.ts";
-import { Remote } from "../remote.ts";
-import { Stage, type Rgb, type Thing } from "../scenes.ts";
+import { latest, Remote } from "../remote.ts";
+import { Stage } from "../scenes.ts";
+import { hasModel } from "../script.ts";
 import { choice, range, type Model } from "../settings.ts";
-import { FROM_PNG, PNG_IMPORTS, SIDE, Table, things, UNTOUCHED } from "../table.ts";
-import { row, type Rows } from "../tensor.ts";
+import { FROM_PNG, PNG_IMPORTS, Table, things, UNTOUCHED } from "../table.ts";
+import type { Rows } from "../tensor.ts";
 import * as ui from "../ui.ts";
 
-const MODELS = {
+const NAMES = {
   tetrominoes: "Tetrominoes",
   tetrominoes_tiling: "Tetrominoes, tiling",
   tetrominoes_collapse: "Tetrominoes, collapsed",
+  tetrominoes_early: "Tetrominoes, early in training",
   shapes: "Shapes",
   multi_dsprites: "Multi-dSprites",
 };
+const MODELS = Object.fromEntries(Object.entries(NAMES).filter(([name]) => hasModel(name)));
 const MOST_ITERATIONS = 20;
 const MOST_THINGS = 8;
 const FRAME_TIME = 500; // ms
@@ -54,45 +57,14 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     own: () => stage.scenes[model.get("scene")],
     said: () => model.get("things"),
     say: (said) => model.set("things", said),
-    chosen: () => showChosen(),
   });
-
-  const colour = ui.element("select");
-  const showChosen = (): void => {
-    const thing = table.scene.things[table.chosen];
-    const known = Object.entries(stage.written.colours);
-    const own = known.find(([, parts]) => parts.join() === thing?.colour.join())?.[0] ?? "";
-    const names = known.map(([name]) => name);
-    colour.replaceChildren(...[...(own ? [] : [""]), ...names].map((name) => ui.element("option", { value: name }, name || "its own")));
-    colour.value = own;
-    for (const control of [colour, turnIt, remove]) control.disabled = !thing;
-    add.disabled = table.scene.things.length >= MOST_THINGS;
-  };
-  colour.addEventListener("change", () => {
-    const parts = stage.written.colours[colour.value];
-    if (parts) table.replace(table.chosen, { ...table.scene.things[table.chosen], colour: parts as Rgb });
-  });
-  const turnIt = ui.button("Turn", () => table.turn(table.chosen));
-  const add = ui.button("Add", () => {
-    const { things } = table.scene;
-    const shape = (things.length * 5 + 3) % stage.written.shapes.length;
-    const colours = Object.values(stage.written.colours) as Rgb[];
-    const size = stage.written.sizes[Math.floor(stage.written.sizes.length / 2)];
-    const thing: Thing = { shape, x: 0, y: 0, angle: 0, size, colour: colours[things.length % colours.length] };
-    table.chosen = things.length;
-    table.change([...things, stage.placed(thing, stage.resolution * 0.4, stage.resolution * 0.4)]);
-  });
-  const remove = ui.button("Remove", () => table.remove());
 
   // --- what the model makes of it ---
 
-  const square = (label: string, source: () => HTMLCanvasElement | undefined): ReturnType<typeof ui.drawing> =>
-    ui.drawing(SIDE, SIDE, label, (context) => {
-      const found = answer && source();
-      if (found) context.drawImage(found, 0, 0, SIDE, SIDE);
-    });
   const shown = (): number => Math.min(model.get("shown"), answer?.attention.length ?? 1);
   const masks = (of: (answer: Answer) => Rows) => (): HTMLCanvasElement => pictures.segmentation(of(answer!), stage.resolution);
+  const square = (label: string, source: () => HTMLCanvasElement): ReturnType<typeof pictures.square> =>
+    pictures.square(label, () => answer && source());
   const reconstruction = square("The reconstruction", () => pictures.image(answer!.reconstruction, stage.resolution));
   const drawnMasks = square("Drawn masks: as the slots draw them, in the slots' colours", masks(({ drawnMasks }) => drawnMasks));
   const posterior = square("Posterior masks: whose each pixel is, in the slots' colours", masks(({ masks }) => masks));
@@ -101,21 +73,20 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
   );
 
   const film = strip(MOST_ITERATIONS, (i) => {
-    const frame = ui.drawing(SIDE, SIDE, `Attention of iteration ${i + 1}`, (context) => {
-      if (!answer?.attention[i]) return;
-      context.drawImage(pictures.segmentation(answer.attention[i], answer.grid), 0, 0, SIDE, SIDE);
-      if (i + 1 === shown()) outline(context, ui.themed(el, "text"));
-    });
+    const frame = pictures.square(
+      `Attention of iteration ${i + 1}`,
+      () => answer?.attention[i] && pictures.segmentation(answer.attention[i], answer.grid),
+      (context) => i + 1 === shown() && pictures.framed(context, ui.themed(el, "text")),
+    );
     frame.element.addEventListener("click", () => model.set("shown", i + 1));
     return frame;
   });
   const parts = strip(settings.slots.most, (k) =>
-    ui.drawing(SIDE, SIDE, `What slot ${k + 1} paints`, (context) => {
-      if (!answer || k >= answer.masks.count) return;
-      const painted = pictures.image(row(answer.slotImages, k), stage.resolution, row(answer.masks, k));
-      context.drawImage(painted, 0, 0, SIDE, SIDE);
-      outline(context, ui.slotColour(k));
-    }),
+    pictures.square(
+      `What slot ${k + 1} paints`,
+      () => answer && k < answer.masks.count ? pictures.part(answer, k, stage.resolution) : undefined,
+      (context) => pictures.framed(context, ui.slotColour(k)),
+    ),
   );
 
   const error = ui.readout("Squared error");
@@ -143,8 +114,15 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     said.say(`${table.scene.things.length} things; ${used} of ${pixels.length} slots hold pixels; squared error ${mse}.`);
   };
 
-  const compute = async (): Promise<void> => {
-    const asked = remote;
+  const fail = (reason: unknown): void => ui.trouble(el, reason);
+  const update = latest(el, async (wait) => {
+    const wanted = await wait(remoteOf(model.get("model")));
+    if (wanted !== remote) {
+      remote = wanted;
+      stage = stageOf(remote);
+      answer = undefined;
+    }
+    table.update();
     const question: Question = {
       slots: model.get("slots"),
       iterations: model.get("iterations"),
@@ -152,48 +130,18 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
       restarts: model.get("restarts"),
       spread: model.get("sigma"),
     };
-    const found = await asked.ask(table.drawn.image, question);
-    if (!found || asked !== remote) return;
-    answer = found;
+    answer = await wait(remote.ask(table.drawn.image, question));
     show();
-  };
-
-  const fail = (reason: unknown): void => ui.trouble(el, reason);
-  const update = async (): Promise<void> => {
-    const wanted = await remoteOf(model.get("model"));
-    if (wanted !== (await remoteOf(model.get("model")))) return; // another one was wanted meanwhile
-    if (wanted !== remote) {
-      remote = wanted;
-      stage = stageOf(remote);
-      answer = undefined;
-    }
-    table.update();
-    showChosen();
-    await compute();
-  };
+  });
 
   // --- time ---
 
-  let timer = 0;
-  const play = ui.button("Play", () => {
+  const step = (): boolean => {
     const last = model.get("iterations");
-    const step = (): void => {
-      const next = (shown() % last) + 1;
-      model.set("shown", next);
-      if (next < last) return;
-      stop();
-    };
-    if (timer) return stop();
-    step(); // from the end on to the first
-    if (ui.still()) return; // a reader who wants no motion presses once for each iteration
-    timer = window.setInterval(step, FRAME_TIME);
-    play.textContent = "Stop";
-  });
-  const stop = (): void => {
-    clearInterval(timer);
-    timer = 0;
-    play.textContent = "Play";
+    model.set("shown", (shown() % last) + 1); // from the end on to the first
+    return shown() < last;
   };
+  const play = ui.player("Play", FRAME_TIME, step);
 
   // --- the page ---
 
@@ -219,7 +167,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
       ui.panel("Drawn masks", drawnMasks.element),
       ui.panel("Posterior masks", posterior.element),
     ),
-    ui.row(turnIt, ui.element("label", { class: "lab-control" }, ui.element("span", {}, "Colour"), colour), add, remove, table.save),
+    table.tools(MOST_THINGS),
     ui.row(
       ui.slider(model, "slots", "Slots"),
       ui.slider(model, "iterations", "Iterations"),
@@ -263,12 +211,6 @@ function strip(most: number, make: (i: number) => ReturnType<typeof ui.drawing>)
         if (i < count) frame.redraw();
       }),
   };
-}
-
-function outline(context: CanvasRenderingContext2D, colour: string): void {
-  context.strokeStyle = colour;
-  context.lineWidth = 5;
-  context.strokeRect(2.5, 2.5, SIDE - 5, SIDE - 5);
 }
 
 /** What computes the same in Python. */

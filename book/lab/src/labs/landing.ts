@@ -4,8 +4,7 @@ import * as pictures from "../pictures.ts";
 import { Remote } from "../remote.ts";
 import { Stage, type Thing } from "../scenes.ts";
 import { range, type Model } from "../settings.ts";
-import { SIDE, Table, things, UNTOUCHED } from "../table.ts";
-import { row } from "../tensor.ts";
+import { Table, things, UNTOUCHED } from "../table.ts";
 import * as ui from "../ui.ts";
 
 const MODEL = "tetrominoes";
@@ -29,18 +28,16 @@ export async function render({ model, el }: { model: Landing; el: HTMLElement })
     say: (said) => model.set("things", said),
   });
   model.on("change", () => table.update());
-  const masks = ui.drawing(SIDE, SIDE, "Whose each pixel is, in the slots' colours", (context) => {
-    if (answer) context.drawImage(pictures.segmentation(answer.masks, stage.resolution), 0, 0, SIDE, SIDE);
-  });
+  const masks = pictures.square(
+    "Whose each pixel is, in the slots' colours",
+    () => answer && pictures.segmentation(answer.masks, stage.resolution),
+  );
   const parts = Array.from({ length: slots }, (_, k) =>
-    ui.drawing(SIDE, SIDE, `What slot ${k + 1} paints`, (context) => {
-      if (!answer) return;
-      const painted = pictures.image(row(answer.slotImages, k), stage.resolution, row(answer.masks, k));
-      context.drawImage(painted, 0, 0, SIDE, SIDE);
-      context.strokeStyle = ui.slotColour(k);
-      context.lineWidth = 6;
-      context.strokeRect(3, 3, SIDE - 6, SIDE - 6);
-    }),
+    pictures.square(
+      `What slot ${k + 1} paints`,
+      () => answer && pictures.part(answer, k, stage.resolution),
+      (context) => pictures.framed(context, ui.slotColour(k)),
+    ),
   );
   const held = ui.readout("Pixels of each slot");
   const said = ui.announcer();

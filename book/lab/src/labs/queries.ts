@@ -395,32 +395,19 @@ export function render({ model, el }: { model: Own; el: HTMLElement }): void {
 
   // --- time ---
 
-  let playing = 0;
   const atRest = (i: number): boolean =>
     i === MOST ||
     places[i].every((at, k) => Math.hypot(at[0] - places[i + 1][k][0], at[1] - places[i + 1][k][1]) < AT_REST);
-  const stop = (): void => {
-    clearInterval(playing);
-    playing = 0;
-    play.textContent = "Play";
-  };
   const step = (): void => {
     model.set("iterations", model.get("iterations") === MOST ? 0 : model.get("iterations") + 1);
   };
-  const play = ui.button("Play", () => {
-    if (playing) return stop();
-    if (atRest(model.get("iterations"))) model.set("iterations", 0);
-    if (ui.still())
-      return model.set(
-        "iterations",
-        places.findIndex((_, i) => atRest(i)),
-      );
-    play.textContent = "Pause";
-    playing = window.setInterval(() => {
-      if (!el.isConnected || atRest(model.get("iterations"))) stop();
-      else model.set("iterations", model.get("iterations") + 1);
-    }, PACE);
-  });
+  const onwards = (): boolean => {
+    const now = model.get("iterations");
+    model.set("iterations", atRest(now) ? 0 : now + 1); // from rest on to the start
+    return !atRest(model.get("iterations"));
+  };
+  const toTheEnd = (): void => model.set("iterations", places.findIndex((_, i) => atRest(i)));
+  const play = ui.player("Play", PACE, onwards, toTheEnd);
 
   // --- together ---
 

@@ -1,16 +1,15 @@
 /** Keyboard of words (chapter 07): a scene as slots × blocks of codes, of which each can be exchanged. */
 import type { Question } from "../autoencoder.ts";
 import * as pictures from "../pictures.ts";
-import { Remote } from "../remote.ts";
+import { latest, Remote } from "../remote.ts";
 import { Stage } from "../scenes.ts";
 import { range, text, type Model } from "../settings.ts";
 import type { CodedAnswer, Codes, Drawn, Word } from "../svq.ts";
-import { row } from "../tensor.ts";
+import { SHEET, sheet } from "../sheet.ts";
 import { agreement, exchanged, readCodes, writeCodes } from "../texts.ts";
 import * as ui from "../ui.ts";
 
 const MODEL = "svq_shapes";
-const SIDE = 100; // of a picture, in the units of its drawing
 const FREE = -1; // no slot chosen: the largest object
 const AS_READ = "";
 const CALM = 150; // ms without a change until the drawing is read again, which takes a while
@@ -70,64 +69,47 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
     say(changed);
   };
 
-  let turn = 0;
   let asked = "";
-  const update = async (): Promise<void> => {
-    const own = ++turn;
-    /** What was asked for, unless something else is wanted by now. */
-    const stillWanted = <T>(reply: T | undefined): reply is T => own === turn && reply !== undefined;
+  const update = latest(el, async (wait) => {
     const about = JSON.stringify([model.get("scene"), model.get("start"), model.get("restarts")]);
     if (about !== asked) {
-      const found = await remote.ask(sceneOf(), question());
-      if (!stillWanted(found)) return;
-      const look = await remote.call("decode", (found as CodedAnswer).codes);
-      if (!stillWanted(look)) return;
-      [asked, read, first] = [about, found as CodedAnswer, look];
+      const found = (await wait(remote.ask(sceneOf(), question()))) as CodedAnswer;
+      [asked, read] = [about, found];
+      first = { image: found.reconstruction, masks: found.drawnMasks, slotImages: found.slotImages };
     }
     const said = readCodes(model.get("codes"), slots * blocks, size);
     const text = said ?? read.codes;
-    const look = await remote.call("decode", text);
-    if (!stillWanted(look)) return;
-    [codes, drawn, again] = [text, look, undefined];
+    drawn = said ? await wait(remote.call("decode", said)) : first;
+    [codes, again] = [text, undefined];
     show();
-    const sayable = await remote.call("words", text, slotOf(), blockOf());
-    if (!stillWanted(sayable)) return;
-    words = sayable;
+    words = await wait(remote.call("words", text, slotOf(), blockOf()));
     showKeys();
-    await new Promise((next) => setTimeout(next, CALM));
-    if (own !== turn) return;
-    const back = await remote.ask(drawn.image, question());
-    if (!stillWanted(back)) return;
-    again = back as CodedAnswer;
+    await wait(new Promise((next) => setTimeout(next, CALM, true)));
+    again = (await wait(remote.ask(drawn.image, question()))) as CodedAnswer;
     showAgain();
     if (model.get("codes") && !said) {
       announce.say("The address holds no text of this model; the scene's own words are shown.");
     }
-  };
+  });
 
   // --- pictures ---
 
-  const square = (label: string, source: () => HTMLCanvasElement | undefined): ReturnType<typeof ui.drawing> =>
-    ui.drawing(SIDE, SIDE, label, (context) => {
-      const found = source();
-      if (found) context.drawImage(found, 0, 0, SIDE, SIDE);
-    });
-  const scene = square("The scene", () => pictures.image(sceneOf(), stage.resolution));
-  const said = square(
+  const scene = pictures.square("The scene", () => pictures.image(sceneOf(), stage.resolution));
+  const said = pictures.square(
     "The scene as it is drawn from its words",
     () => drawn && pictures.image(drawn.image, stage.resolution),
   );
-  const masks = square(
+  const masks = pictures.square(
     "Which slot draws which pixel, in the slots' colours; a press chooses the slot",
     () => drawn && pictures.segmentation(drawn.masks, stage.resolution),
   );
   masks.element.addEventListener("click", (event) => {
     const { x, y } = ui.place(masks, event);
-    const pixel = (at: number): number => Math.min(Math.floor((at / SIDE) * stage.resolution), stage.resolution - 1);
+    const pixel = (at: number): number => Math.min(Math.floor((at / pictures.SIDE) * stage.resolution), stage.resolution - 1);
     if (drawn) model.set("slot", pictures.owners(drawn.masks)[pixel(y) * stage.resolution + pixel(x)]);
   });
   masks.element.style.cursor = "pointer";
-  const back = square(
+  const back = pictures.square(
     "What the drawing is read as, drawn again",
     () => again && pictures.image(again.reconstruction, stage.resolution),
   );
@@ -149,20 +131,10 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
     model.set("block", block);
   };
   const slotPictures = Array.from({ length: slots }, (_, k) =>
-    square(
-      `What slot ${k} draws`,
-      () => drawn && pictures.image(row(drawn.slotImages, k), stage.resolution, row(drawn.masks, k)),
-    ),
+    pictures.square(`What slot ${k} draws`, () => drawn && pictures.part(drawn, k, stage.resolution)),
   );
-  const lines = slotPictures.map((picture, k) => {
-    const colour = `border-color: ${ui.slotColour(k)}`;
-    const name = ui.element("span", { class: "words-slot", style: colour }, picture.element, `slot ${k}`);
-    const keys = ui.element("div", { class: "words-tiles" }, ...tiles.slice(k * blocks, (k + 1) * blocks));
-    return ui.element("div", { class: "words-line", role: "group", "aria-label": `Slot ${k}` }, name, keys);
-  });
-  const keyboard = ui.element("div", { class: "words-keyboard", "data-lab-value": true }, ...lines);
-  keyboard.style.setProperty("--blocks", String(blocks));
-  keyboard.style.setProperty("--half", String(Math.ceil(blocks / 2)));
+  const names = slotPictures.map((picture, k) => [picture.element, `slot ${k}`]);
+  const { element: keyboard, lines } = sheet(names, tiles, "5.8rem");
   keyboard.addEventListener("keydown", (event) => {
     const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     const way = ARROWS[event.key as keyof typeof ARROWS];
@@ -177,7 +149,7 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
   // --- the words of one block ---
 
   const keys = Array.from({ length: size }, (_, i) => {
-    const picture = square("", () => words[i] && pictures.image(words[i].image, stage.resolution));
+    const picture = pictures.square("", () => words[i] && pictures.image(words[i].image, stage.resolution));
     const name = ui.element("b");
     const change = ui.element("small");
     const key = ui.element("button", { type: "button", class: "words-key" }, picture.element, name, change);
@@ -274,7 +246,7 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
     });
   }
   el.append(
-    ui.element("style", {}, STYLE),
+    ui.element("style", {}, SHEET + STYLE),
     ui.row(
       ui.slider(model, "scene", "Scene"),
       ui.slider(model, "start", "Start"),
@@ -338,32 +310,8 @@ print("Read back as said", int(same.sum()), "of", same.numel())`;
 }
 
 const STYLE = `
-.words-keyboard {
-  display: grid;
-  gap: 0.35rem;
-  --across: var(--blocks);
-}
-.words-line {
-  display: grid;
-  grid-template-columns: 5.5rem minmax(0, 1fr);
-  gap: 0.5rem;
-  align-items: center;
-}
-.words-slot {
-  display: flex;
-  gap: 0.4rem;
-  align-items: center;
-  padding-left: 0.35rem;
-  border-left: 4px solid;
-  white-space: nowrap;
-}
-section[data-lab] .words-slot canvas {
+section[data-lab] .sheet-slot canvas {
   width: 2rem;
-}
-.words-tiles {
-  display: grid;
-  grid-template-columns: repeat(var(--across), minmax(0, 1fr));
-  gap: 2px;
 }
 section[data-lab] .words-tile {
   position: relative;
@@ -414,14 +362,8 @@ section[data-lab] .words-key[hidden] {
   font-variant-numeric: tabular-nums;
 }
 @media (max-width: 600px) {
-  .words-keyboard {
-    --across: var(--half);
-  }
-  .words-line {
-    grid-template-columns: 4.4rem minmax(0, 1fr);
-  }
-  section[data-lab] .words-slot canvas {
-    width: 1.6rem;
+  section[data-lab] .sheet-slot canvas {
+    width: 1.4rem;
   }
 }
 `;

@@ -1,11 +1,12 @@
 /** Write a scene (chapter 08): what the prior expects next, what it dreams, and where a scene surprises it. */
 import * as pictures from "../pictures.ts";
 import type { Drawing, Reading } from "../prior.ts";
-import { Remote } from "../remote.ts";
+import { latest, Remote } from "../remote.ts";
 import { Stage } from "../scenes.ts";
 import { choice, range, text, type Model } from "../settings.ts";
+import { SHEET, sheet } from "../sheet.ts";
 import type { CodedAnswer, Codes } from "../svq.ts";
-import { FROM_PNG, PNG_IMPORTS, SIDE, Table, things, UNTOUCHED } from "../table.ts";
+import { FROM_PNG, PNG_IMPORTS, Table, things, UNTOUCHED } from "../table.ts";
 import { readCodes, writeCodes } from "../texts.ts";
 import * as ui from "../ui.ts";
 
@@ -72,69 +73,54 @@ export async function render({ model, el }: { model: Write; el: HTMLElement }): 
     model.set("tokens", length);
   };
 
-  let turn = 0;
   let [askedScene, asked] = ["", ""];
   let [sceneText, dreamt]: Codes[] = [[], []]; // with the largest slot first, which is the background
-  const update = async (): Promise<void> => {
-    const own = ++turn;
-    const stillWanted = <T>(reply: T | undefined): reply is T => own === turn && reply !== undefined;
+  const update = latest(el, async (wait) => {
     table.update();
     const { source, scene, seed, temperature, nucleus, begun, things } = model.all();
     const aboutScene = JSON.stringify([scene, things, seed]);
     if (aboutScene !== askedScene && (source === "scene" || (source === "ground" && !begun))) {
-      const found = await remote.ask(table.drawn.image, { slots, iterations, seed, restarts: RESTARTS, spread: 1 });
-      if (!stillWanted(found)) return;
-      const text = await remote.call("textOf", (found as CodedAnswer).codes);
-      if (!stillWanted(text)) return;
-      [askedScene, sceneText] = [aboutScene, text];
+      const question = { slots, iterations, seed, restarts: RESTARTS, spread: 1 };
+      const found = await wait(remote.ask(table.drawn.image, question));
+      sceneText = await wait(remote.call("textOf", (found as CodedAnswer).codes));
+      askedScene = aboutScene;
     }
     if (source === "scene") whole = sceneText;
     else {
       const given = begun ? ownWords() : source === "ground" ? sceneText.slice(0, blocks) : [];
       const about = JSON.stringify([given, seed, temperature, nucleus]);
       if (about !== asked) {
-        const text = await remote.call("sample", given, drawing());
-        if (!stillWanted(text)) return;
-        [asked, dreamt] = [about, text];
+        dreamt = await wait(remote.call("sample", given, drawing()));
+        asked = about;
       }
       whole = dreamt;
     }
-    const found = await remote.call("read", whole.slice(0, tokensOf()), drawing());
-    if (!stillWanted(found)) return;
-    reading = found;
+    reading = await wait(remote.call("read", whole.slice(0, tokensOf()), drawing()));
     show();
     if (begun && !ownWords().length) said.say("The address holds no text of this model; all of it is a dream.");
-  };
+  });
 
   // --- the text ---
 
-  const picture = ui.drawing(SIDE, SIDE, "What the text says", (context) => {
+  const picture = ui.drawing(pictures.SIDE, pictures.SIDE, "What the text says", (context) => {
     const found = reading?.drawn;
-    if (found) context.drawImage(pictures.image(found.image, stage.resolution), 0, 0, SIDE, SIDE);
+    if (found) context.drawImage(pictures.image(found.image, stage.resolution), 0, 0, pictures.SIDE, pictures.SIDE);
     else {
       context.fillStyle = ui.themed(el, "ground");
-      context.fillRect(0, 0, SIDE, SIDE);
+      context.fillRect(0, 0, pictures.SIDE, pictures.SIDE);
     }
   });
-  const owners = ui.drawing(SIDE, SIDE, "Which slot draws which pixel, in the slots' colours", (context) => {
-    const found = reading?.drawn;
-    if (found) context.drawImage(pictures.segmentation(found.masks, stage.resolution), 0, 0, SIDE, SIDE);
-  });
+  const owners = pictures.square(
+    "Which slot draws which pixel, in the slots' colours",
+    () => reading?.drawn && pictures.segmentation(reading.drawn.masks, stage.resolution),
+  );
   const tiles = Array.from({ length }, (_, i) => {
     const tile = ui.element("span", { class: "write-tile" });
     tile.addEventListener("click", () => model.set("tokens", i + 1));
     return tile;
   });
   const notes = Array.from({ length: slots }, () => ui.element("small"));
-  const lines = notes.map((note, k) => {
-    const colour = `border-color: ${ui.slotColour(k)}`;
-    const name = ui.element("span", { class: "write-slot", style: colour }, `slot ${k}`, note);
-    const text = ui.element("div", { class: "write-tiles" }, ...tiles.slice(k * blocks, (k + 1) * blocks));
-    return ui.element("div", { class: "write-line" }, name, text);
-  });
-  const page = ui.element("div", { class: "write-page", "data-lab-value": true }, ...lines);
-  page.style.setProperty("--blocks", String(blocks));
-  page.style.setProperty("--half", String(Math.ceil(blocks / 2)));
+  const page = sheet(notes.map((note, k) => [`slot ${k}`, note]), tiles, "8.5rem").element;
 
   // --- the next token ---
 
@@ -213,25 +199,15 @@ export async function render({ model, el }: { model: Write; el: HTMLElement }): 
 
   // --- writing ---
 
-  let playing = 0;
-  const stop = (): void => {
-    clearInterval(playing);
-    playing = 0;
-    dream.textContent = "Dream on";
-  };
   const to = (tokens: number): void => model.set("tokens", Math.max(0, Math.min(tokens, length)));
   const oneToken = ui.button("One token", () => to(tokensOf() + 1));
   const oneSlot = ui.button("One slot", () => to((Math.floor(tokensOf() / blocks) + 1) * blocks));
   const back = ui.button("Back", () => to(tokensOf() - 1));
-  const dream = ui.button("Dream on", () => {
-    if (playing) return stop();
-    if (ui.still()) return to(length);
-    dream.textContent = "Stop";
-    playing = window.setInterval(() => {
-      if (!el.isConnected || tokensOf() >= length) stop();
-      else to(tokensOf() + 1);
-    }, PACE);
-  });
+  const dreamOn = (): boolean => {
+    to(tokensOf() + 1);
+    return tokensOf() < length;
+  };
+  const dream = ui.player("Dream on", PACE, dreamOn, () => to(length));
   const forget = ui.button("Forget my words", () => model.set("begun", ""));
 
   const colour = ui.button("Another colour", () => {
@@ -261,7 +237,7 @@ export async function render({ model, el }: { model: Write; el: HTMLElement }): 
   const shownCode = ui.code(model, () => code(model, stage, ownWords(), [slots, blocks, tokensOf()]));
 
   el.append(
-    ui.element("style", {}, STYLE),
+    ui.element("style", {}, SHEET + STYLE),
     ui.row(
       source,
       ui.slider(model, "seed", "Seed"),
@@ -354,31 +330,11 @@ print("Surprise, in nats", f"{surprise.sum():.2f}")${written}${next}${ending}`;
 }
 
 const STYLE = `
-.write-page {
-  display: grid;
-  gap: 0.35rem;
-  --across: var(--blocks);
-}
-.write-line {
-  display: grid;
-  grid-template-columns: 8.5rem minmax(0, 1fr);
-  gap: 0.5rem;
-  align-items: center;
-}
-.write-slot {
-  display: grid;
-  padding-left: 0.35rem;
-  border-left: 4px solid;
-}
-.write-slot small {
+section[data-lab] .sheet-slot small {
+  flex-basis: 100%;
   min-height: 1.3em;
   color: var(--lab-muted);
   font-variant-numeric: tabular-nums;
-}
-.write-tiles {
-  display: grid;
-  grid-template-columns: repeat(var(--across), minmax(0, 1fr));
-  gap: 2px;
 }
 .write-tile {
   padding: 0.2rem 0;
@@ -417,13 +373,5 @@ section[data-lab] .write-bar[hidden] {
 .write-never {
   color: var(--lab-muted);
   text-decoration: line-through;
-}
-@media (max-width: 600px) {
-  .write-page {
-    --across: var(--half);
-  }
-  .write-line {
-    grid-template-columns: 6.2rem minmax(0, 1fr);
-  }
 }
 `;
