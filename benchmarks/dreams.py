@@ -177,7 +177,7 @@ def dictionary(model: CodePrior, scenes: data.Scenes) -> dict[str, list[float]]:
 def measure(name: str) -> dict[str, Any]:
     names = name, f"svq_{name}", f"patches_{name}"
     observer, slots, patches = models = [zoo.load(model) for model in names]
-    options = observer.card["dataset"]["options"]
+    options = slots.card["dataset"]["options"]  # the look of the scenes that are written
     scenes, others = (data.make(name, SCENES, seed, **options) for seed in (0, 9))
     images, more = (
         torch.cat([each.batch(range(i, i + BATCH))["image"] for i in range(0, SCENES, BATCH)])

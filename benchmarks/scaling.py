@@ -24,7 +24,7 @@ from slotlib import checkpoint
 from slotlib.log import read_log
 
 RESULTS = Path(__file__).with_name("scaling.json")
-STEPS = {"fast": 80, "paper": 2}
+STEPS = {"first": 80, "paper": 2}
 """Between the first log entry and the last. A step of the paper's model takes seconds."""
 WAYS: dict[str, tuple[int, Sequence[str]]] = {
     "one core": (1, []),
@@ -55,7 +55,7 @@ def measure(family: str, threads: int, flags: Sequence[str]) -> dict[str, float]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "slotlib", "train", f"--config=multi_dsprites_{family}", f"--folder={folder}"]
         command += [*(f"--train.{name}={value}" for name, value in common.items()), *flags]
-        if family == "fast":
+        if family == "first":
             command += ["--model.attention.gradient_steps=3"]  # the dearer half of the schedule
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         process = subprocess.Popen(

@@ -71,7 +71,7 @@ class OutlinedDecoder(Decoder):
         centre = torch.stack([weight.sum(dim=3) @ down, weight.sum(dim=2) @ across], dim=-1)
         down, across = (self._hats(centre[..., axis], WINDOW, places) for axis, places in enumerate((down, across)))
         down, across = (hats / (hats.sum(dim=2, keepdim=True) + 1e-3) for hats in (down, across))  # means, not sums
-        outline = self.outline((down.mT @ whose @ across).flatten(2))
+        outline = self.outline((down.mT @ whose @ across).flatten(2).to(slots.dtype))
         return torch.cat([slots, outline.to(slots.dtype), (2 * centre - 1).to(slots.dtype)], dim=-1)
 
     def added(

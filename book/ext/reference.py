@@ -334,10 +334,18 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
             target = full_name(reference["reftarget"], module, reference.get("py:class") or "")
             reference.replace_self(_to(target, reference.children, app.env.docname) if target else reference.children)
     for code in list(doctree.findall(nodes.literal)):
-        if not isinstance(code.parent, addnodes.pending_xref | nodes.reference | nodes.title):
+        if not _within(code, addnodes.pending_xref, nodes.reference, nodes.title):
             target = _meant(code, module)
             if target:
                 code.replace_self(_to(target, [code.deepcopy()], app.env.docname))
+
+
+def _within(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
+    """Whether it stands in one of these, at any depth: a link in a link has no text."""
+    above = node.parent
+    while above is not None and not isinstance(above, kinds):
+        above = above.parent
+    return above is not None
 
 
 def _meant(code: nodes.literal, module: str) -> str | None:

@@ -94,7 +94,7 @@ def offer_scaling(app: Sphinx, config: Config) -> None:
             "",
         ]
         for family, title, unit, scale, digits in (
-            ("fast", "the recipe", "ms", 1, 0),
+            ("first", "the recipe of slotlib 0.1", "ms", 1, 0),
             ("paper", "the paper's model", "s", 1e3, 1),
         ):
             lines += ["", f"| {title} | {unit} a step | scenes/s | start, s | MB |", f"|---|{'---:|' * 4}"]

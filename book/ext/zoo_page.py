@@ -122,7 +122,6 @@ def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
     """One model: what it is, its scores, its seeds, its pictures."""
     made, data = _zoo_made(card), card["dataset"]
     slots = made["attention"]
-    options = ", ".join(f"`{key}={value}`" for key, value in data["options"].items())
     coded = " with slots made of codes" if "quantizer" in slots else ""
     scores = ["| | starts | FG-ARI | ARI | mBO | mIoU | squared error |", "|---|---|---:|---:|---:|---:|---:|"]
     for kind in _zoo_kinds(card):
@@ -136,7 +135,7 @@ def _zoo_section(name: str, card: dict, numbers: dict) -> list[str]:
         f"(zoo-{name})=",
         f"### {name}",
         "",
-        f"Object discovery{coded} on {SCENES[data['name']]}{f' ({options})' if options else ''}, at "
+        f"Object discovery{coded} on {SCENES[data['name']]}{_zoo_options(card)}, at "
         f"{made['resolution']}×{made['resolution']}. {_zoo_parameters(numbers)} parameters in "
         f"{card['bytes'] / 1e6:.2f} MB; {slots['num_slots']} slots, {slots['num_iterations']} iterations. "
         + _zoo_training(card),
@@ -310,13 +309,18 @@ def _zoo_scenes(name: str, card: dict, numbers: dict) -> list[str]:
     ]
 
 
+def _zoo_options(card: dict) -> str:
+    options = ", ".join(f"`{key}={value}`" for key, value in card["dataset"]["options"].items())
+    return f" ({options})" if options else ""
+
+
 def _zoo_failure(name: str, card: dict, numbers: dict) -> list[str]:
     one = card["metrics"][0]
     return [
         f"(zoo-{name})=",
         f"### {name}",
         "",
-        f"Object discovery on {SCENES[card['dataset']['name']]}. {_zoo_training(card)} "
+        f"Object discovery on {SCENES[card['dataset']['name']]}{_zoo_options(card)}. {_zoo_training(card)} "
         f"Its drawn masks have FG-ARI {one['drawn_fg_ari']:.3f} and mBO {one['drawn_mbo']:.3f}; the squared error is "
         f"{one['mse']:.5f}."
         + (f" Over {len(card['seeds'])} seeds: {_zoo_spread(card)}." if len(card["seeds"]) > 1 else ""),
@@ -394,7 +398,7 @@ def offer_sets(app: Sphinx, config: Config) -> None:
             f"Sets of properties on {SCENES[card['dataset']['name']]} ({options}), at {made['resolution']}×"
             f"{made['resolution']}; {slots['num_slots']} slots, {slots['num_iterations']} iterations, "
             f"{card['bytes'] / 1e6:.2f} MB. {_zoo_training(card)}"
-            + (f" It started from the weights of `{source}`." if source else ""),
+            + (f" It started from an earlier training of `{source}`." if source else ""),
             "",
             f"| average precision within | {' m | '.join(THRESHOLDS.values())} m |",
             f"|---|{'---:|' * len(THRESHOLDS)}",

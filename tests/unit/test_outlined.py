@@ -194,3 +194,14 @@ def test_what_cannot_be_built_is_refused(options, message):
 def test_slots_without_an_outline_are_refused(model):
     with pytest.raises(ValueError, match="slots must be floating point"):
         model.decoder(torch.zeros(1, 3, DIM))
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_half_of_the_bits_draw_nearly_the_same(model, images, dtype):
+    start = torch.randn(2, 3, DIM, generator=generator(2))
+    wide = model.slot_attention(model.encode(images).flatten(1, 2), slots=start).slots
+    expected = model.decoder(model.second_look(wide, images)).logits
+    narrow = model.to(dtype)
+    found = narrow.decoder(narrow.second_look(wide.to(dtype), images.to(dtype)))
+    assert found.logits.dtype == dtype
+    assert (found.logits.float() - expected).abs().mean() < 0.1 * expected.abs().mean()
