@@ -15,7 +15,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // What scrolls can be reached by the keyboard, and says what it is; what fits is left alone.
   const NAMES = { math: "Formula, scrolls sideways", picture: "Figure, scrolls sideways" };
   const watcher = new ResizeObserver((entries) => {
-    const wide = entries.map(({ target }) => target.scrollWidth > target.clientWidth + 1);
+    const wide = entries.map(({ target }) => target.scrollWidth > target.clientWidth);
     entries.forEach(({ target }, i) => {
       if (!wide[i]) return ["tabindex", "role", "aria-label"].forEach((name) => target.removeAttribute(name));
       target.tabIndex = 0;

@@ -35,6 +35,9 @@ DOTS_A_PIXEL = 96
 PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')
 """Names, punctuation and space: two thirds of the words of code, in the colour that code has anyway."""
 
+PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
+"""Parameters of a long signature: a list of definitions in which nothing is defined."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -110,6 +113,9 @@ def finish_page(app: Sphinx, page: str, template: str, context: dict[str, Any], 
     body = re.sub(r'<img (?P<rest>[^>]*_images/(?P<name>[^"/]+)"[^>]*)>', sized, context["body"])
     # MyST-NB's label for all of them, which hides from screen readers what the fold holds.
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    body = PARAMETERS.sub(lambda found: f'<span class="sig-params">{found[1].replace("dd>", "span>")}</span>', body)
+    # docutils calls citations a list, whose items it does not name.
+    body = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     context["body"] = PLAIN.sub(r"\1", body)
 
 

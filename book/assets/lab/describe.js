@@ -55,7 +55,7 @@ section[data-lab] .describe-table {
   white-space: nowrap;
 }
 .describe-unsure {
-  opacity: 0.55;
+  opacity: 0.75;
 }
 .describe-bar {
   display: inline-block;

@@ -149,7 +149,7 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
   // --- the words of one block ---
 
   const keys = Array.from({ length: size }, (_, i) => {
-    const picture = pictures.square("", () => words[i] && pictures.image(words[i].image, stage.resolution));
+    const picture = pictures.square("what it draws", () => words[i] && pictures.image(words[i].image, stage.resolution));
     const name = ui.element("b");
     const change = ui.element("small");
     const key = ui.element("button", { type: "button", class: "words-key" }, picture.element, name, change);
@@ -210,7 +210,7 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
       key.setAttribute("aria-pressed", present);
       key.setAttribute("aria-disabled", present);
       const synonyms = words[i].codes.join(", or its synonym ");
-      key.setAttribute("aria-label", `code ${synonyms}; changes the picture by ${change.textContent}`);
+      key.setAttribute("aria-description", `code ${synonyms}; changes the picture by ${change.textContent}`);
       picture.redraw();
     });
   };
@@ -226,7 +226,8 @@ export async function render({ model, el }: { model: Words; el: HTMLElement }): 
       if (tile.getAttribute("aria-label") === label) return; // there are many tiles, and few change
       tile.setAttribute("aria-label", label);
       tile.style.setProperty("--hue", String((360 * codes[i]) / size));
-      tile.replaceChildren(String(codes[i]), ...(other === undefined ? [] : [ui.element("small", {}, String(other))]));
+      tile.textContent = String(codes[i]);
+      tile.dataset.again = other === undefined ? "" : String(other); // drawn by the style: its name says it in words
     });
     if (!heard) return kept.show("…");
     const compared = heard.filter((code) => code !== undefined).length;
@@ -321,7 +322,8 @@ section[data-lab] .words-tile {
   background: color-mix(in srgb, hsl(var(--hue) 70% 50%) 28%, var(--lab-ground));
   font-variant-numeric: tabular-nums;
 }
-section[data-lab] .words-tile small {
+section[data-lab] .words-tile::after {
+  content: attr(data-again);
   position: absolute;
   right: 2px;
   bottom: 0;
