@@ -10,10 +10,13 @@ HTML      := book/_build/html
 
 # What the labs of book/lab compute with.
 LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse shapes multi_dsprites adaptive_shapes svq_shapes \
-              clevr10_sets $(notdir $(basename $(wildcard data/checkpoints/tetrominoes_early.json)))
+              clevr10_sets
 
 # Two processes, one thread each. What is in one file, a chapter for example, stays in one process.
 PYTEST    := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
+
+# What looks at the built book.
+SITE := tests/test_site.py tests/test_pages.py tests/test_reference.py $(wildcard tests/test_labs*.py) tests/test_colab.py
 
 .PHONY: help book test lab labs execute stamp lint test-unit test-chapters test-site bench gpu clean
 .NOTPARALLEL:
@@ -88,7 +91,7 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(PYTEST) tests --ignore tests/test_site.py --ignore tests/test_pages.py --ignore tests/test_reference.py --ignore-glob 'tests/test_labs*.py' --ignore tests/test_colab.py
+	$(PYTEST) tests $(SITE:%=--ignore %)
 
 # nbval runs every notebook and compares each output with the stored one.
 test-chapters: $(INSTALLED)
@@ -96,7 +99,7 @@ test-chapters: $(INSTALLED)
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 test-site: $(INSTALLED)
-	$(PYTEST) tests/test_site.py tests/test_pages.py tests/test_reference.py $(wildcard tests/test_labs*.py) tests/test_colab.py
+	$(PYTEST) $(SITE)
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis

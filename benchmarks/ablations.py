@@ -1,8 +1,9 @@
-"""What does each lever of the fast recipes do? Take it away and train again, for a short schedule and several seeds.
+"""What does each lever of a recipe do? Take it away and train again, for a short schedule and several seeds.
 
     python -m benchmarks.ablations FOLDER [--datasets tetrominoes,multi_dsprites] [--jobs 2]
 
-Tetrominoes: 1,000 steps and five seeds. Multi-dSprites, where slots are more than objects: 3,000 steps and three seeds.
+`tetrominoes_first`: 1,000 steps and five seeds. `multi_dsprites_first`, where slots are more than objects: 3,000 steps
+and three seeds.
 FOLDER keeps the runs: started again, only what is missing is trained. Every run is scored on 320 fresh scenes from one
 start, by its drawn masks and, of a mixture, by its posterior. data/runs/ablations.csv has a line for each run, also for
 one that failed, and is written anew after each lever; chapter 03 reads it. "The paper's model" is the paper's

@@ -1,8 +1,8 @@
-"""What the gradient of the fixed point does to training: three experiments on Tetrominoes (chapter 06).
+"""What the gradient of the fixed point does to training: three experiments with `tetrominoes_first` (chapter 06).
 
     python -m benchmarks.implicit_training FOLDER [--parts along,stability,race,old_race] [--jobs 1]
 
-race       One budget of processor time, the fast recipe, one gradient or another: FG-ARI of the drawn masks, and of a
+race       One budget of processor time, the recipe, one gradient or another: FG-ARI of the drawn masks, and of a
            mixture's posterior, against seconds.
 old_race   The same with the recipe of before: squared error of the average, a colour for every pixel, fixed noise.
 stability  Short runs without clipping: learning rates × seeds, through all ten iterations or through one.

@@ -3,10 +3,10 @@
     python -m benchmarks.scaling
 
 Every line is a run of `slotlib train` in a process of its own, on a quiet machine, for a few steps: batch 64 of
-Multi-dSprites, 32 bits and one thread where the line does not say otherwise. `ms` is a step once the run is going
-(from the first log entry to the last), `start` what the first entry took beyond that: compiling, above all. `memory`
-is the peak of the process (of the first one, under DDP). Writes benchmarks/scaling.json; the page "Benchmarks" shows
-it. Nothing here says anything about a GPU.
+`multi_dsprites_first` or the paper's model, 32 bits and one thread where the line does not say otherwise. `ms` is a
+step once the run is going (from the first log entry to the last), `start` what the first entry took beyond that:
+compiling, above all. `memory` is the peak of the process (of the first one, under DDP). Writes benchmarks/scaling.json;
+the page "Benchmarks" shows it. Nothing here says anything about a GPU.
 """
 
 import json

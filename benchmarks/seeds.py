@@ -1,4 +1,4 @@
-"""Why do seeds of one recipe differ? Train Tetrominoes to the end, with two gradients, and look at scenes and keys.
+"""Why do seeds of `tetrominoes_first` differ? Train it to the end, with two gradients, and look at scenes and keys.
 
     python -m benchmarks.seeds FOLDER [--jobs 2]
 

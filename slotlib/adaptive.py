@@ -337,7 +337,8 @@ class AdaptiveAutoencoder(SlotAutoencoder):
 
 @dataclass
 class AdaptiveOutlinedConfig(OutlinedConfig, AdaptiveConfig):
-    """Everything that defines an `AdaptiveOutlinedAutoencoder`."""
+    """Everything that defines an `AdaptiveOutlinedAutoencoder`. Its decoder and likelihood are those of outlines, so
+    `OutlinedConfig` comes first."""
 
 
 class AdaptiveOutlinedAutoencoder(AdaptiveAutoencoder, OutlinedAutoencoder):

@@ -33,8 +33,8 @@ def modern(card: Mapping[str, Any]) -> Fields:
 def _drawn(card: Mapping[str, Any]) -> Fields:
     """Of datasets that have a second look by now, the scenes were drawn in the first."""
     match card.get("dataset"):
-        case {"name": "tetrominoes" | "multi_dsprites", "options": dict(options), **rest}:
-            return {"dataset": {"name": card["dataset"]["name"], **rest, "options": {"look": "first", **options}}}
+        case {"name": "tetrominoes" | "multi_dsprites", "options": dict(options)} as dataset:
+            return {"dataset": {**dataset, "options": {"look": "first", **options}}}
     return {}
 
 

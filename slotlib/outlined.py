@@ -1,4 +1,4 @@
-"""Sharp drawings (an appendix of chapter 03): a slot looks a second time, at the pixels that are already its own.
+"""Sharp drawings (chapter 03): a slot looks a second time, at the pixels that are already its own.
 
 A slot is a weighted mean of features. It keeps what an object is like and where it is, and loses its outline: on
 Multi-dSprites no decoder drew sharp masks from such slots, not even when it was trained on the true ones. But a draft

@@ -43,14 +43,15 @@ Link = Callable[[re.Match[str], nodes.Text], addnodes.pending_xref | None]
 
 def prose(doctree: nodes.document) -> list[nodes.Text]:
     """What is written to be read: no headings, code, outputs, tables, formulas or links."""
-    return [text for text in doctree.findall(nodes.Text) if not any(map(_is_no_prose, _around(text)))]
+    return [text for text in doctree.findall(nodes.Text) if not any(map(_is_no_prose, around(text)))]
 
 
 def _is_no_prose(node: nodes.Element) -> bool:
     return isinstance(node, NO_PROSE) or "cell_output" in node.get("classes", ())
 
 
-def _around(node: nodes.Node) -> Iterator[nodes.Element]:
+def around(node: nodes.Node) -> Iterator[nodes.Element]:
+    """What a node stands in, the nearest first."""
     while node := node.parent:
         yield cast(nodes.Element, node)
 

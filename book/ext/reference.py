@@ -18,6 +18,7 @@ from typing import Any, cast
 import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
+from mentions import around
 from myst_parser.parsers.sphinx_ import MystParser
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -334,18 +335,11 @@ def link_names(app: Sphinx, doctree: nodes.document) -> None:
             target = full_name(reference["reftarget"], module, reference.get("py:class") or "")
             reference.replace_self(_to(target, reference.children, app.env.docname) if target else reference.children)
     for code in list(doctree.findall(nodes.literal)):
-        if not _within(code, addnodes.pending_xref, nodes.reference, nodes.title):
+        # At any depth: a link in a link has no text.
+        if not any(isinstance(each, addnodes.pending_xref | nodes.reference | nodes.title) for each in around(code)):
             target = _meant(code, module)
             if target:
                 code.replace_self(_to(target, [code.deepcopy()], app.env.docname))
-
-
-def _within(node: nodes.Node, *kinds: type[nodes.Node]) -> bool:
-    """Whether it stands in one of these, at any depth: a link in a link has no text."""
-    above = node.parent
-    while above is not None and not isinstance(above, kinds):
-        above = above.parent
-    return above is not None
 
 
 def _meant(code: nodes.literal, module: str) -> str | None:
@@ -360,9 +354,9 @@ def _meant(code: nodes.literal, module: str) -> str | None:
 
 
 def _class_around(node: nodes.Element) -> str:
-    while node := cast(Any, node.parent):
-        if isinstance(node, addnodes.desc) and node["objtype"] == "class":
-            return cast(nodes.Element, node[0])["fullname"]
+    for each in around(node):
+        if isinstance(each, addnodes.desc) and each["objtype"] == "class":
+            return cast(nodes.Element, each[0])["fullname"]
     return ""
 
 

@@ -42,11 +42,6 @@ export function load(path: string): Promise<void> {
   return loading.get(path)!;
 }
 
-/** Whether the page has weights of this name. */
-export function hasModel(name: string): boolean {
-  return `weights/${name}.js` in (window.slotlab?.versions ?? {});
-}
-
 /** The exported model of this name. Rejects with a sentence for the reader. */
 export async function loadModel(name: string): Promise<Exported> {
   await load(`weights/${name}.js`);

@@ -4,21 +4,18 @@ import { contingency, fgAri } from "../metrics.ts";
 import * as pictures from "../pictures.ts";
 import { latest, Remote } from "../remote.ts";
 import { Stage } from "../scenes.ts";
-import { hasModel } from "../script.ts";
 import { choice, range, type Model } from "../settings.ts";
 import { FROM_PNG, PNG_IMPORTS, Table, things, UNTOUCHED } from "../table.ts";
 import type { Rows } from "../tensor.ts";
 import * as ui from "../ui.ts";
 
-const NAMES = {
+const MODELS = {
   tetrominoes: "Tetrominoes",
   tetrominoes_tiling: "Tetrominoes, tiling",
   tetrominoes_collapse: "Tetrominoes, collapsed",
-  tetrominoes_early: "Tetrominoes, early in training",
   shapes: "Shapes",
   multi_dsprites: "Multi-dSprites",
 };
-const MODELS = Object.fromEntries(Object.entries(NAMES).filter(([name]) => hasModel(name)));
 const MOST_ITERATIONS = 20;
 const MOST_THINGS = 8;
 const FRAME_TIME = 500; // ms
