@@ -12,8 +12,9 @@ HTML      := book/_build/html
 LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse shapes multi_dsprites adaptive_shapes svq_shapes \
               clevr10_sets
 
-# Two processes, one thread each. What is in one file, a chapter for example, stays in one process.
-PYTEST    := OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
+# Two processes, one thread each. What is in one file, a chapter for example, stays in one process. What Python has
+# compiled is kept, whatever the shell says: the tests start it some hundred times.
+PYTEST    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
 
 # What looks at the built book.
 SITE := tests/test_site.py tests/test_pages.py tests/test_reference.py $(wildcard tests/test_labs*.py) tests/test_colab.py
@@ -91,7 +92,7 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(PYTEST) tests $(SITE:%=--ignore %)
+	$(PYTEST) --dist worksteal -p no:nbval tests $(SITE:%=--ignore %)
 
 # nbval runs every notebook and compares each output with the stored one.
 test-chapters: $(INSTALLED)
@@ -99,7 +100,7 @@ test-chapters: $(INSTALLED)
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 test-site: $(INSTALLED)
-	$(PYTEST) $(SITE)
+	$(PYTEST) -p no:nbval $(SITE)
 
 clean:
 	rm -rf book/_build .pytest_cache .ruff_cache .hypothesis

@@ -93,7 +93,7 @@ class SlotAttentionOutput(NamedTuple):
     slots: Slots
     attention: Attention
     """Softmax over the slots, before the weighted mean: `attention.sum(1) == 1`, or 0 where an input is padding.
-    Averaged over heads."""
+    Averaged over heads. Without competition over the inputs: `attention.sum(2) == 1`."""
     history: SlotHistory | None
 
 
@@ -187,6 +187,9 @@ class SlotAttention(nn.Module):
         gradient_steps: of "implicit" and "neumann"; no effect otherwise.
         tolerance: above 0, an image whose slots move by less (‖change‖ / ‖slots‖) skips to the last iteration, or the
             last `gradient_steps`; `num_iterations` is then the most it may take.
+        competition: without it every slot looks for itself, as in ordinary cross-attention: the softmax is over the
+            inputs, and an input may be everybody's or nobody's. For comparisons: takes no `mask`, nor
+            layers of other types.
         eps: added to every attention weight before the weighted mean.
 
     Projections and GRU may be exchanged for layers of other types (quantised, with adapters), or get hooks. Then they
@@ -217,6 +220,7 @@ class SlotAttention(nn.Module):
         gradient: Gradient = "unrolled",
         gradient_steps: int = 1,
         tolerance: float = 0.0,
+        competition: bool = True,
         eps: float = 1e-8,
     ):
         super().__init__()
@@ -244,6 +248,8 @@ class SlotAttention(nn.Module):
         self.slot_init = slot_init
         self.gradient_steps = gradient_steps
         self.tolerance = tolerance
+        self.competition = competition
+        self.axis = -2 if competition else -1  # of [batch, heads, slots, inputs], for the softmax
         self.eps = eps
 
         self.norm_inputs = nn.LayerNorm(input_dim, eps=LAYER_NORM_EPS)
@@ -337,7 +343,8 @@ class SlotAttention(nn.Module):
         """Normalise the inputs, once for all iterations.
 
         Raises ValueError unless `inputs` is `[batch, inputs, input_dim]` in the module's precision (under autocast, in
-        any), with at least one input, all finite but for those that `mask` leaves out.
+        any), with at least one input, all finite but for those that `mask` leaves out;
+        without competition for any `mask`, or layers that can only be called.
         """
         if not (
             self._is_fit(inputs) and inputs.ndim == 3 and inputs.shape[1] > 0 and inputs.shape[2] == self.input_dim
@@ -347,6 +354,8 @@ class SlotAttention(nn.Module):
                 f"got {check.described(inputs)}"
             )
         if mask is not None:
+            if not self.competition:
+                raise ValueError("mask needs competition=True: without it, padding would take its share of a softmax")
             check.mask(mask, inputs.shape[:2])
             inputs = inputs.masked_fill(~mask.unsqueeze(2), 0)  # whatever it was, NaN too, it now does no harm
         x = self.norm_inputs(inputs)
@@ -355,6 +364,8 @@ class SlotAttention(nn.Module):
             raise ValueError("inputs must be finite, got NaN or infinite values")
         projections = self.project_q, self.project_k, self.project_v
         if not all(self._can_be_read(layer) for layer in (*projections, self.gru)):
+            if not self.competition:
+                raise ValueError("without competition, projections and GRU must be plain layers without hooks")
             return KeysAndValues(self.project_k(x), self.project_v(x), mask)
         q, k, v = (layer.weight.unflatten(0, (self.num_heads, -1)) for layer in projections)
         key = (k.transpose(1, 2) @ q).flatten(0, 1) * math.sqrt(self.num_heads / self.slot_dim)
@@ -384,7 +395,7 @@ class SlotAttention(nn.Module):
         reach = F.linear(self.norm_slots(slots), key)
         reach = reach.view(batch, count, heads, width).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, width]
         scores = torch.bmm(reach, x.transpose(1, 2)) if torch.compiler.is_compiling() else _Scores.apply(reach, x)
-        attention = scores.view(batch, heads, count, inputs).softmax(dim=2)
+        attention = scores.view(batch, heads, count, inputs).softmax(dim=self.axis)
 
         # Σ a (W_v x) = W_v (Σ a x): the inputs are averaged as they are, and values are never formed.
         half = attention.dtype == torch.float16  # where ε is 0, and the sum over many inputs infinite
@@ -528,6 +539,8 @@ class AttentionConfig:
     """Of "implicit" and "neumann"; a ramp is rounded."""
     tolerance: float = 0.0
     """Above 0, an image whose slots move by less, relative to their length, skips to its last iterations."""
+    competition: bool = True
+    """False: every slot looks for itself, the softmax is over the inputs; for comparisons."""
 
     def options(self) -> dict[str, Any]:
         """What `SlotAttention` is built with; a ramp stands at its end. Raises ValueError for a ramp below 1."""

@@ -3,7 +3,8 @@
 At every call of slotlib the types, dtypes and shapes of what comes and goes are compared with its annotations
 (`JAXTYPING_DISABLE=1` leaves that out). Not where a test expects an error: there it brings what is wrong, and slotlib
 has to refuse it by itself. Nor in what torch compiles: it traces calls without their tensors. Nor within functions:
-what is defined there would be looked through anew at every call, at a third of the time that drawing scenes takes.
+what is defined there would be looked through anew at every call, at a third of the time that drawing scenes takes. And
+once a call, when it returns: jaxtyping would look at what comes before the call, and with what goes after it again.
 """
 
 import json
@@ -23,8 +24,12 @@ checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  #
 
 
 def compared(function):
-    """What compares, at every call of `function`."""
-    return function if "<locals>" in function.__qualname__ else checked(function)
+    """What compares: jaxtyping's stand-in for a function, with its arguments and what it returned as one more, `ret0`.
+
+    The other stand-in, for before the call, takes the arguments only.
+    """
+    after = "ret0" in function.__code__.co_varnames
+    return checked(function) if after and "<locals>" not in function.__qualname__ else function
 
 
 jaxtyping.install_import_hook("slotlib", f"{__name__}.compared")

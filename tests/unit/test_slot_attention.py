@@ -220,6 +220,20 @@ def test_every_input_shares_out_exactly_one(heads, count):
     assert (out.attention >= 0).all()
 
 
+def test_without_competition_every_slot_attends_for_itself():
+    module, inputs, start = build(competition=False, num_heads=2), randn(3, 20, 6), randn(3, 4, 8, seed=1)
+    together = module(inputs, slots=start)
+    close(together.attention.sum(2), torch.ones(3, 4, dtype=torch.float64))
+    for k in range(4):  # what rivals there are changes nothing
+        close(together.slots[:, k : k + 1], module(inputs, slots=start[:, k : k + 1]).slots)
+    # One step's weighted mean is torch's own attention, but for ε.
+    x, heads = module.norm_inputs(inputs), lambda y: y.unflatten(-1, (2, -1)).transpose(1, 2)
+    q, k, v = module.project_q(module.norm_slots(start)), module.project_k(x), module.project_v(x)
+    update = nn.functional.scaled_dot_product_attention(heads(q), heads(k), heads(v)).transpose(1, 2).flatten(2)
+    slots = module.gru(update.flatten(0, 1), start.flatten(0, 1)).view_as(start)
+    close(module(inputs, slots=start, num_iterations=1).slots, slots + module.mlp(module.norm_mlp(slots)), atol=1e-6)
+
+
 def test_a_slot_without_rivals_owns_everything():
     assert (build()(randn(3, 20, 6), num_slots=1).attention == 1).all()
 
@@ -664,7 +678,9 @@ def unchecked():
 
 def compare_compiled() -> None:
     for gradient in GRADIENTS:
-        module = build(gradient=gradient, tolerance=0.05, gradient_steps=2)
+        module = build(
+            gradient=gradient, tolerance=0.05, gradient_steps=2, num_iterations=3 if gradient == "implicit" else 2
+        )
         (inputs, mask), start = padded(randn(3, 12, 6, seed=1), 7.0), randn(3, 4, 8, seed=2)
         whole = gradient in ("unrolled", "implicit")  # the others ask autograd for products in between
         compiled = torch.compile(module, backend="eager", fullgraph=whole)
@@ -873,6 +889,11 @@ def corrupted(value: float, width: int = 6) -> torch.Tensor:
     return inputs
 
 
+def hooked(module: SlotAttention) -> SlotAttention:
+    module.project_q.register_forward_hook(lambda *_: None)
+    return module
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [
@@ -908,6 +929,11 @@ def corrupted(value: float, width: int = 6) -> torch.Tensor:
         (lambda m: m(randn(2, 5, 6), mask=torch.ones(2, 5)), ["mask", "torch.bool", "got torch.float32"]),
         (lambda m: m(randn(2, 5, 6), mask=[[True] * 5] * 2), ["mask", "torch.bool", "got [[True"]),
         (lambda m: m(randn(2, 5, 6), mask=torch.eye(2, 5).bool().roll(1, 1) & False), ["mask", "one real input"]),
+        (
+            lambda _: build(competition=False)(randn(2, 5, 6), mask=torch.ones(2, 5).bool()),
+            ["mask", "competition=True"],
+        ),
+        (lambda _: hooked(build(competition=False))(randn(2, 5, 6)), ["without competition", "without hooks"]),
         (lambda m: m.initial_slots(None), ["batch_size", "whole number", "got None"]),
         (lambda m: m(randn(2, 5, 6), num_iterations=0), ["num_iterations", "at least 1", "got 0"]),
         (lambda m: m(randn(2, 5, 6), slots=randn(4, 8)), ["[4, 8]", "slot_dim=8"]),
