@@ -9,8 +9,8 @@ INSTALLED := $(VENV)/.installed
 HTML      := book/_build/html
 
 # What the labs of book/lab compute with.
-LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse shapes multi_dsprites adaptive_shapes svq_shapes \
-              clevr10_sets
+LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse tetrominoes_early tetrominoes_alone shapes \
+              multi_dsprites adaptive_shapes svq_shapes clevr10_sets
 
 # Two processes, one thread each. What is in one file, a chapter for example, stays in one process. What Python has
 # compiled is kept, whatever the shell says: the tests start it some hundred times.

@@ -3,6 +3,7 @@ r"""What the prose names leads to where it stands: equations, chapters, terms of
 Authors write "equation (3.4)", "chapter 04", "weighted mean", in notebooks and docstrings alike, and here these become
 links. An equation is known by its `\tag{3.4}`, and one that nobody wrote is an error of the build. A term is linked
 where a page first uses it; the glossary's entry ends with the chapter that explains it, and leads to the place there.
+A link to a paper, which a notebook needs wherever it is read, leads in the book to its entry among the references.
 """
 
 import functools
@@ -15,6 +16,7 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.domains.std import StandardDomain
+from sphinxcontrib.bibtex.domain import BibtexDomain
 
 ROOT = Path(__file__).parents[2]
 GLOSSARY = "book/glossary"
@@ -205,8 +207,23 @@ def lead_back(app: Sphinx, doctree: nodes.document, page: str) -> None:
                     reference["refuri"] += f"#{place[1]}"
 
 
+# --- papers ---
+
+
+def link_papers(app: Sphinx, doctree: nodes.document, page: str) -> None:
+    """From a link to a paper to its entry among the references, which holds the same link."""
+    papers = cast(BibtexDomain, app.env.get_domain("cite")).citations
+    entries = {paper.entry.fields.get("url"): paper for paper in papers}
+    for link in doctree.findall(nodes.reference):
+        paper = entries.get(link.get("refuri"))
+        if paper and page != (references := paper.bibliography_key.docname):
+            link["refuri"] = f"{app.builder.get_relative_uri(page, references)}#{paper.citation_id}"
+            link["internal"] = True
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     for mention in (join_lines, name_equations, link_equations, link_chapters, link_terms):
         app.connect("doctree-read", mention)
-    app.connect("doctree-resolved", lead_back)
+    for resolved in (lead_back, link_papers):
+        app.connect("doctree-resolved", resolved)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

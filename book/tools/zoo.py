@@ -31,7 +31,7 @@ from slotlib.slot_attention import AttentionConfig
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 FOLDER = ROOT / "book" / "assets" / "zoo"
-FAILURES = ("tetrominoes_tiling", "tetrominoes_collapse")
+FAILURES = ("tetrominoes_tiling", "tetrominoes_collapse", "tetrominoes_early", "tetrominoes_alone")
 """Kept on purpose: a look at two scenes says all there is to say."""
 IMAGES = 160
 SCENES_SEED = NOISE_SEED = 0  # as on the cards

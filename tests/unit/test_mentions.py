@@ -89,3 +89,15 @@ def test_notation_promises_only_letters_that_chapters_use():
     missing = [each for each in symbols if not any(re.search(whole.format(re.escape(each)), math) for math in used)]
     assert len(symbols) > 40
     assert missing == []
+
+
+def test_every_paper_that_a_chapter_links_is_among_the_references():
+    listed = re.findall(r"url\s*=\s*\{(.*?)\}", (ROOT / "book/references.bib").read_text("utf-8"))
+    for chapter in sorted((ROOT / "chapters").glob("*.ipynb")):
+        text = "".join(
+            "".join(cell["source"])
+            for cell in json.loads(chapter.read_text("utf-8"))["cells"]
+            if cell["cell_type"] == "markdown"
+        )
+        linked = set(re.findall(r"\]\((https://arxiv.org/abs/[^)]*)\)", text))
+        assert linked and linked <= set(listed), f"{chapter.name}: {linked - set(listed)}"

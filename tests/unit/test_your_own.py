@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -44,13 +45,19 @@ def runs(folder, commands):
     command = [str(Path(sys.executable).with_name("slotlib")), *commands[0]]
     where = {"cwd": folder, "env": {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}}
     mine = folder / "runs" / "mine"
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **where)
-    deadline = time.time() + 60
-    while not list(mine.glob("step_*.json")) and time.time() < deadline:
-        time.sleep(0.002)
-    process.kill()
-    output = process.communicate()[0].decode()
-    assert list(mine.glob("step_*.json")) and not (mine / "model.json").exists(), output
+    for _ in range(5):  # a machine with much to do may look away until the run has ended
+        shutil.rmtree(mine, ignore_errors=True)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **where)
+        deadline = time.time() + 60
+        while not list(mine.glob("step_*.json")) and time.time() < deadline:
+            time.sleep(0.002)
+        process.kill()
+        output = process.communicate()[0].decode()
+        assert list(mine.glob("step_*.json")), output
+        if not (mine / "model.json").exists():
+            break
+    else:
+        pytest.fail("five runs ended before they were killed")
     for again in command, [sys.executable, "run.py"]:
         subprocess.run(again, check=True, capture_output=True, **where)
     return folder / "runs"
