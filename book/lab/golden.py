@@ -63,6 +63,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
         (kind, {"decoder": separable(colour="slot"), "likelihood": MIXTURE, "price": 0.1, "target": 1.0})
         for kind in ("AdaptiveAutoencoder", "AdaptiveOutlinedAutoencoder")
     ),
+    ("SlotAutoencoder", {"decoder": separable(), "attention": {"slot_dim": 12, "competition": False}}),
 ]
 STAGES = [
     {"name": "tetrominoes", "options": {"look": "first"}},

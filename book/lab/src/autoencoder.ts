@@ -8,6 +8,7 @@ import { outlines, type Refine } from "./outlined.ts";
 import { eigenvalues, walk, type Complex, type Method, type Point, type Update, type Walk } from "./rest.ts";
 import * as slotAttention from "./slot_attention.ts";
 import {
+  columns,
   convolution,
   double,
   layerNorm,
@@ -15,6 +16,7 @@ import {
   map,
   mlp,
   plus,
+  product,
   relu,
   row,
   rows,
@@ -134,19 +136,15 @@ function separableDecoder(weights: Weights, config: Record<string, any>, side: n
       : [slots, slots];
     const fromSlot = linear(figure, weights.layer("from_slot"));
     const [down, across] = [factors(fromSlot, 0), factors(fromSlot, 1)];
-    const drawn = Array.from({ length: maps }, () => rows(slots.count, side * side));
-    drawn.forEach((map, c) => {
-      for (let k = 0; k < slots.count; k++) {
-        for (let y = 0; y < side; y++) {
-          const column = row(down, k * side + y).subarray(c * rank, (c + 1) * rank);
-          for (let x = 0; x < side; x++) {
-            const from = (k * side + x) * across.width + c * rank;
-            let sum = 0;
-            for (let r = 0; r < rank; r++) sum += column[r] * across.data[from + r];
-            map.data[k * map.width + y * side + x] = sum;
-          }
-        }
-      }
+    /** The factors of slot k for map c, a place per row. */
+    const of = (x: Rows, k: number, c: number): Rows => {
+      const own = rows(side, x.width, x.data.subarray(k * side * x.width, (k + 1) * side * x.width));
+      return columns(own, c * rank, rank);
+    };
+    const drawn = Array.from({ length: maps }, (_, c) => {
+      const map = rows(slots.count, side * side);
+      for (let k = 0; k < slots.count; k++) row(map, k).set(product(of(down, k, c), of(across, k, c)).data);
+      return map;
     });
     const logits = drawn.pop()!;
     const slotColour = weights.has("slot_colour.0.weight")
@@ -172,9 +170,12 @@ function only(x: Rows, kept: (i: number) => boolean): Rows {
 
 /** Slots lighter or heavier than they are, the others sharing what they leave: masks in proportion to the weights. */
 export function weighted({ colours, logits }: Drawing, weights: number[]): Drawing {
-  const { count, width, data } = logits;
-  const logs = weights.map(Math.log);
-  return { colours, logits: rows(count, width, data.map((logit, i) => logit + logs[Math.floor(i / width)])) };
+  const lighter = rows(logits.count, logits.width);
+  weights.map(Math.log).forEach((log, k) => {
+    const [from, to] = [row(logits, k), row(lighter, k)];
+    for (let i = 0; i < to.length; i++) to[i] = from[i] + log;
+  });
+  return { colours, logits: lighter };
 }
 
 // --- likelihoods ---
@@ -201,34 +202,35 @@ const average: Likelihood = (drawing, target) => {
 function mixture(noise: number, sparsity: number): Likelihood {
   return ({ colours, logits }, target) => {
     const [slots, pixels] = [logits.count, logits.width];
-    const joint = rows(slots, pixels); // log p(slot k painted this pixel, and in this colour)
-    const evidence = new Float32Array(pixels);
+    const masks = rows(slots, pixels);
+    const joint = new Float64Array(slots); // log p(slot k paints this pixel, and in this colour), up to a constant
+    let evidence = 0;
     for (let i = 0; i < pixels; i++) {
-      const drawn = logSumExp(logits, i);
+      let [drawnMost, jointMost] = [-Infinity, -Infinity];
       for (let k = 0; k < slots; k++) {
+        const logit = logits.data[k * pixels + i];
         let distance = 0;
         for (let c = 0; c < 3; c++) distance += (target[c * pixels + i] - colours.data[(3 * k + c) * pixels + i]) ** 2;
-        joint.data[k * pixels + i] = logits.data[k * pixels + i] - drawn - distance / (2 * noise ** 2);
+        joint[k] = logit - distance / (2 * noise ** 2);
+        drawnMost = Math.max(drawnMost, logit);
+        jointMost = Math.max(jointMost, joint[k]);
       }
-      evidence[i] = logSumExp(joint, i);
+      let [drawn, seen] = [0, 0];
+      for (let k = 0; k < slots; k++) {
+        drawn += Math.exp(logits.data[k * pixels + i] - drawnMost);
+        seen += joint[k] = Math.exp(joint[k] - jointMost);
+      }
+      for (let k = 0; k < slots; k++) masks.data[k * pixels + i] = joint[k] / seen; // Bayes' rule
+      evidence += jointMost + Math.log(seen) - drawnMost - Math.log(drawn);
     }
-    const masks = rows(slots, pixels, joint.data.map((value, i) => Math.exp(value - evidence[i % pixels]))); // Bayes' rule
     let inUse = 0;
     for (let k = 0; k < slots; k++) inUse += Math.sqrt(mean(row(masks, k)) + 1e-6);
-    return { cost: sparsity * inUse - (mean(evidence) * 2 * noise ** 2) / 3, masks };
+    return { cost: sparsity * inUse - ((evidence / pixels) * 2 * noise ** 2) / 3, masks };
   };
 }
 
 function mean(numbers: Float32Array): number {
   return numbers.reduce((sum, value) => sum + value, 0) / numbers.length;
-}
-
-function logSumExp(x: Rows, column: number): number {
-  let most = -Infinity;
-  for (let i = column; i < x.data.length; i += x.width) most = Math.max(most, x.data[i]);
-  let sum = 0;
-  for (let i = column; i < x.data.length; i += x.width) sum += Math.exp(x.data[i] - most);
-  return most + Math.log(sum);
 }
 
 // --- the autoencoder ---
@@ -255,6 +257,8 @@ function part(config: Record<string, any>, name: keyof typeof SUPPORTED, kind: s
 export class SlotAutoencoder {
   readonly resolution: number;
   protected readonly attention: Weights;
+  /** Whether slots compete for inputs; undefined as in the paper. */
+  protected readonly compete: boolean | undefined;
   /** Of a slot, as slot attention has it. */
   protected readonly width: number;
   readonly #encode: (image: Float32Array) => Grid;
@@ -270,6 +274,7 @@ export class SlotAutoencoder {
     if (config.attention.num_heads !== 1) throw new Error("The page computes attention with one head only.");
     this.resolution = config.resolution;
     this.attention = weights.part("slot_attention");
+    this.compete = config.attention.competition;
     this.width = config.attention.slot_dim;
     this.#encode = encoder(weights.part("encoder"), this.resolution);
     const decoder = weights.part("decoder");
@@ -311,7 +316,7 @@ export class SlotAutoencoder {
 
   /** Slot attention from one start. */
   protected attend(inputs: slotAttention.Prepared, start: Rows, iterations: number): slotAttention.History {
-    return slotAttention.attend(this.attention, inputs, start, iterations);
+    return slotAttention.attend(this.attention, inputs, start, iterations, { compete: this.compete });
   }
 
   /** From a start towards a fixed point of the iteration, in double precision. */
@@ -320,18 +325,21 @@ export class SlotAutoencoder {
     return walk(this.#update(this.prepare(image)), start, method, maxIterations, tolerance);
   }
 
-  /** The largest eigenvalues of the iteration's Jacobian at these slots, and whose each pixel is by them. */
-  at(image: Float32Array, slots: Point): { eigenvalues: Complex[]; masks: Rows } {
-    const prepared = this.prepare(image);
-    const { masks } = this.draw(rows(slots.length / this.width, this.width, Float32Array.from(slots)), prepared.target);
-    return { eigenvalues: eigenvalues(this.#update(prepared), slots), masks };
+  /** Whose each pixel is, by these slots. */
+  masksOf(image: Float32Array, slots: Point): Rows {
+    return this.draw(rows(slots.length / this.width, this.width, Float32Array.from(slots)), fromUnits(image)).masks;
+  }
+
+  /** The largest eigenvalues of the iteration's Jacobian at these slots. */
+  eigenvalues(image: Float32Array, slots: Point): Complex[] {
+    return eigenvalues(this.#update(this.prepare(image)), slots);
   }
 
   #update({ inputs }: Prepared): Update {
     const [k, v] = [double(inputs.k), double(inputs.v)];
     return (z) => {
       const slots = { data: z, count: z.length / this.width, width: this.width };
-      return slotAttention.iteration(this.attention, slots, { k, v }).slots.data;
+      return slotAttention.iteration(this.attention, slots, { k, v }, { compete: this.compete }).slots.data;
     };
   }
 

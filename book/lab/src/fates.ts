@@ -13,6 +13,7 @@ const MODEL = "tetrominoes";
 const LONG = 300; // iterations at most
 const TOLERANCE = 1e-10;
 const LAST_START = 5;
+const PAUSE = 80; // ms without a change until eigenvalues are sought: meanwhile a newer picture must not wait for them
 const METHODS: Method[] = ["plain", "anderson"];
 const CURVE = { width: 320, height: 320 };
 const FRAME = { left: 44, top: 8, right: 310, bottom: 296 };
@@ -37,7 +38,8 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
 
   let scene: Float32Array;
   let ways: Record<Method, Walk>;
-  let here: { eigenvalues: Complex[]; masks: Rows };
+  let whose: Rows;
+  let eigenvalues: Complex[] | undefined; // the picture does not wait for them
 
   // --- what is computed ---
 
@@ -52,7 +54,8 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
       ways = { plain: await walk("plain"), anderson: await walk("anderson") };
       [asked, scene] = [about, image];
     }
-    here = await wait(remote.call("at", scene, way().values[at()]));
+    whose = await wait(remote.call("masksOf", scene, way().values[at()]));
+    eigenvalues = undefined;
   };
   const solver = (): Method => model.get("solver") as Method;
   const way = (): Walk => ways[solver()];
@@ -63,7 +66,7 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
   // --- pictures ---
 
   const picture = pictures.square("The scene", () => pictures.image(scene, stage.resolution));
-  const masks = pictures.square("Whose each pixel is, in the slots' colours", () => pictures.segmentation(here.masks, stage.resolution));
+  const masks = pictures.square("Whose each pixel is, in the slots' colours", () => pictures.segmentation(whose, stage.resolution));
   const curve = ui.drawing(CURVE.width, CURVE.height, "Residual by iteration, of both solvers, on a logarithmic axis", (context) => {
     const { below, beside, curve, dots } = chart(context, el, FRAME);
     const level = (residual: number): number => Math.log(Math.max(residual, 1e-16) / LEAST) / Math.log(MOST / LEAST);
@@ -87,8 +90,9 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
     context.beginPath();
     context.arc(across(0.5), up(0.5), across(share(1)) - across(0.5), 0, 2 * Math.PI);
     context.stroke();
-    const outside = (i: number): boolean => Math.hypot(...here.eigenvalues[i]) > 1;
-    dots(here.eigenvalues.map(([a, b]): Share => [share(a), share(b)]), (i) => ui.slotColour(outside(i) ? 5 : 4), 3.5);
+    if (!eigenvalues) return;
+    const outside = eigenvalues.map((each) => Math.hypot(...each) > 1);
+    dots(eigenvalues.map(([a, b]): Share => [share(a), share(b)]), (i) => ui.slotColour(outside[i] ? 5 : 4), 3.5);
   });
 
   // --- numbers ---
@@ -101,15 +105,16 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
   const said = ui.announcer();
   const show = (): void => {
     const { residuals, converged } = way();
-    const [a, b] = here.eigenvalues[0];
     const count = Math.min(model.get("rounds"), residuals.length);
     const rests = converged && at() === residuals.length - 1;
     residual.show(residuals[at()].toExponential(1));
     needed.show(`${count}${rests ? ", at rest" : ""}`);
+    pixels.show(pictures.pixelsOwned(whose).join(" "));
+    for (const each of [picture, masks, curve, plane]) each.redraw();
+    if (!eigenvalues) return [largest, radius].forEach((each) => each.show("…"));
+    const [a, b] = eigenvalues[0];
     largest.show(`${a.toFixed(3)}${Math.abs(b) < 5e-4 ? "" : ` ± ${Math.abs(b).toFixed(3)} i`}`);
     radius.show(Math.hypot(a, b).toFixed(3));
-    pixels.show(pictures.pixelsOwned(here.masks).join(" "));
-    for (const each of [picture, masks, curve, plane]) each.redraw();
     const where = rests ? "The slots are at rest" : `The residual is ${residuals[at()].toExponential(1)}`;
     said.say(`${where} after ${count} iterations; the largest eigenvalue there has size ${Math.hypot(a, b).toFixed(2)}.`);
   };
@@ -135,11 +140,14 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
     ui.element("p", { class: "lab-said" }, `The scene with two ends: compare the masks of start 0 with those of start ${other}.`),
     said.element,
   );
-  show();
   const update = latest(el, async (wait) => {
     await look(wait);
     show();
+    await wait(new Promise((resume) => setTimeout(resume, PAUSE, true)));
+    eigenvalues = await wait(remote.call("eigenvalues", scene, way().values[at()]));
+    show();
   });
+  show();
   return { update: () => void update().catch((reason) => ui.trouble(el, reason)) };
 }
 

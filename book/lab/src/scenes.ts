@@ -73,6 +73,16 @@ export class Stage {
     return this.written.pieces ? this.#pieces(scene) : this.#figures(scene);
   }
 
+  /** An image of whole pixels: of each the number of its colour among the stage's, or the ground. Laid out as `Drawn`'s. */
+  painted(labels: Uint8Array, ground: Rgb): Float32Array {
+    const colours = Object.values(this.written.colours);
+    const image = new Float32Array(3 * labels.length);
+    labels.forEach((label, i) => {
+      for (let c = 0; c < 3; c++) image[c * labels.length + i] = (colours[label] ?? ground)[c] / 255;
+    });
+    return image;
+  }
+
   /** Width and height of a thing's place in pixels: what stays within the image when it is moved. */
   extent({ shape }: Thing): [number, number] {
     const { pieces, bevel } = this.written;

@@ -61,7 +61,8 @@ export class SVQAutoencoder extends SlotAutoencoder {
 
   protected override attend(inputs: Inputs, start: Rows, iterations: number): History {
     const search = Math.min(this.#search, iterations - 1);
-    const change = this.#mixing ? {} : { normMlp: (slots: Rows) => this.#normBlocks(slots) };
+    const mixing = this.#mixing ? {} : { normMlp: (slots: Rows) => this.#normBlocks(slots) };
+    const change = { compete: this.compete, ...mixing };
     const history: History = { slots: [start], attention: [] };
     for (let i = 0; i < iterations; i++) {
       const { slots, attention } = iteration(this.#layers, history.slots[i], inputs, change);

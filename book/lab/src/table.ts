@@ -17,6 +17,16 @@ export const FROM_PNG = `pixels = np.array(Image.open("scene.png").convert("RGB"
 images = torch.tensor(pixels).permute(2, 0, 1)[None] / 255`;
 export const PNG_IMPORTS = "import numpy as np\nfrom PIL import Image";
 
+/** The button that saves an image of so many pixels a side, for `FROM_PNG` to read. */
+export function saver(image: () => Float32Array, side: () => number): HTMLButtonElement {
+  const save = ui.button("Save as PNG", () => {
+    const href = pictures.image(image(), side()).toDataURL();
+    ui.element("a", { href, download: "scene.png" }).click();
+  });
+  save.dataset.labAside = "";
+  return save;
+}
+
 /** What a lab tells its table. */
 export interface Place {
   stage(): Stage;
@@ -34,10 +44,7 @@ export class Table {
   chosen = 0;
   readonly element: HTMLElement;
   /** The button that saves the scene as a picture. */
-  readonly save = ui.button("Save as PNG", () => {
-    const href = pictures.image(this.drawn.image, this.#place.stage().resolution).toDataURL();
-    ui.element("a", { href, download: "scene.png" }).click();
-  });
+  readonly save = saver(() => this.drawn.image, () => this.#place.stage().resolution);
   #touched = false;
   readonly #place: Place;
   readonly #show: () => void;
@@ -45,7 +52,6 @@ export class Table {
 
   constructor(place: Place) {
     this.#place = place;
-    this.save.dataset.labAside = "";
     this.#look();
     const unit = (): number => this.#unit;
     const picture = ui.drawing(SIDE, SIDE, "The scene. Things in it can be dragged.", (context) =>

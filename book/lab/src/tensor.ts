@@ -142,11 +142,17 @@ export function map<N extends Numbers>(x: Rows<N>, change: (value: number) => nu
 }
 
 export function relu<N extends Numbers>(x: Rows<N>): Rows<N> {
-  return map(x, (value) => (value > 0 ? value : 0));
+  const out = blank(x, x.count, x.width);
+  const [from, to]: Numbers[] = [x.data, out.data];
+  for (let i = 0; i < to.length; i++) to[i] = from[i] > 0 ? from[i] : 0;
+  return out;
 }
 
 export function plus<N extends Numbers>(a: Rows<N>, b: Rows<N>): Rows<N> {
-  return { ...a, data: a.data.map((value, i) => value + b.data[i]) as N };
+  const out = blank(a, a.count, a.width);
+  const [x, y, to]: Numbers[] = [a.data, b.data, out.data];
+  for (let i = 0; i < to.length; i++) to[i] = x[i] + y[i];
+  return out;
 }
 
 /** Every row less its mean, over its standard deviation, then scaled and shifted, if the layer does. */

@@ -51,13 +51,24 @@ export function slider<S extends Settings>(
   return element("span", { class: "lab-control" }, element("label", {}, element("span", {}, label), input), value);
 }
 
-/** A menu of the names that a choice allows. */
-export function menu<S extends Settings>(model: Model<S>, name: Named<S, string>, label: string): HTMLElement {
-  const { options } = model.settings[name] as unknown as Choice;
-  const select = element("select", {}, ...Object.entries(options).map(([value, text]) => element("option", { value }, text)));
-  const update = (): void => void (select.value = model.get(name) as string);
+/** A menu of the names that a choice allows; or of `options`, if these may change. */
+export function menu<S extends Settings>(
+  model: Model<S>,
+  name: Named<S, string>,
+  label: string,
+  options?: () => Choice["options"],
+): HTMLElement {
+  const select = element("select");
+  let listed = "";
+  const update = (): void => {
+    const named = Object.entries(options?.() ?? (model.settings[name] as unknown as Choice).options);
+    if (listed !== (listed = named.join())) {
+      select.replaceChildren(...named.map(([value, text]) => element("option", { value }, text)));
+    }
+    select.value = model.get(name) as string;
+  };
   select.addEventListener("change", () => set(model, name, select.value));
-  model.on(`change:${name}`, update);
+  model.on(options ? "change" : `change:${name}`, update);
   update();
   return element("label", { class: "lab-control" }, element("span", {}, label), select);
 }

@@ -72,7 +72,7 @@ describe.each(fates)("the scene that is $name", (fate) => {
     const wandering = fate.name === "restless" && !way.converged; // what differs at all grows
     if (wandering && expected.iterations > 100) return;
     const at = way.values[best(way, expected.method as Method, expected.iterations)];
-    const { eigenvalues } = model.at(image, at);
+    const eigenvalues = model.eigenvalues(image, at);
     const near = wandering ? 5e-3 : 1e-4;
     const distance = (value: Complex, all: Complex[]): number => Math.min(...all.map((each) => far(each, value)));
     const known = expected.eigenvalues as Complex[];

@@ -1,10 +1,12 @@
 /** Describe (chapter 05): what every slot says of a scene, whom it is paired with, and how good the sets are. */
-import { CATEGORIES, COLOURS, SCENES, SIDE as PIXELS } from "../clevr.ts";
+import { CATEGORIES, COLOURS, METRES, SCENES, SIDE as PIXELS, type Scene } from "../clevr.ts";
 import { chamfer, hungarian, paired, pairwiseHuber } from "../matching.ts";
 import * as pictures from "../pictures.ts";
+import { latest } from "../remote.ts";
 import { loadModel } from "../script.ts";
 import { averagePrecision, kindOf, PRESENCE, SetPredictor, type Kind } from "../set_predictor.ts";
-import { choice, range, type Model } from "../settings.ts";
+import { choice, range, text, type Model } from "../settings.ts";
+import { FROM_PNG, PNG_IMPORTS, saver } from "../table.ts";
 import { vectors } from "../tensor.ts";
 import * as ui from "../ui.ts";
 import { weightsOf } from "../weights.ts";
@@ -12,11 +14,15 @@ import { weightsOf } from "../weights.ts";
 const MODEL = "clevr10_sets";
 const ROWS = 10; // of a true set, padding included
 const SIDE = 200; // of a picture, in the units of its drawing
+const REACH = 14; // how near to an object one has to press to move it
 const PAUSE = 300; // ms without a change until all scenes are scored
+const HOME = ""; // where an object stood at first
 const MATRIX = { width: 300, height: 300, left: 22, top: 18 };
 
 export const settings = {
   scene: range(0, SCENES.length - 1, 8),
+  /** Where the object stands that can be moved: metres from the middle, such as 1.5_-2. */
+  at: text(HOME, (found) => /^(-?\d(\.\d)?_-?\d(\.\d)?)?$/.test(found)),
   slots: range(1, 16, 10),
   iterations: range(1, 14, 7),
   start: range(0, 20, 0),
@@ -26,14 +32,22 @@ export const settings = {
 
 type Describe = Model<typeof settings>;
 
+/** Number of the place where the movable object stands; −1 where it stood at first. */
+const moved = (model: Describe): number =>
+  SCENES[model.get("scene")].places.findIndex(([x, y]) => model.get("at") === `${x}_${y}`);
+
 export async function render({ model, el }: { model: Describe; el: HTMLElement }): Promise<void> {
   const exported = await loadModel(MODEL);
   const predictor = new SetPredictor(exported.model, weightsOf(exported));
-  const prepared = new Map<number, ReturnType<SetPredictor["prepare"]>>();
-  const say = (scene: number): Float32Array[] => {
-    if (!prepared.has(scene)) prepared.set(scene, predictor.prepare(SCENES[scene].image));
+  let now: Pick<Scene, "image" | "objects"> = SCENES[model.get("scene")]; // as its objects stand
+  /** A scene of the page; the one that is shown with the object that was moved. */
+  const seen = (i: number): typeof now => (i === model.get("scene") ? now : SCENES[i]);
+  const prepared = new Map<number, { image: Float32Array; inputs: ReturnType<SetPredictor["prepare"]> }>();
+  const say = (i: number): Float32Array[] => {
+    const { image } = seen(i);
+    if (prepared.get(i)?.image !== image) prepared.set(i, { image, inputs: predictor.prepare(image) });
     return vectors(
-      predictor.describe(prepared.get(scene)!, model.get("slots"), model.get("iterations"), model.get("start")),
+      predictor.describe(prepared.get(i)!.inputs, model.get("slots"), model.get("iterations"), model.get("start")),
     );
   };
 
@@ -42,7 +56,7 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
   let cost: number[][] = [];
   let partner: (number | undefined)[] = [];
   const scene = () => SCENES[model.get("scene")];
-  const count = (): number => scene().objects.length;
+  const count = (): number => now.objects.length;
   const sure = (k: number): boolean => said[k][PRESENCE] > model.get("threshold");
   /** The true object that a slot is paired with, by number. */
   const object = (k: number): number | undefined =>
@@ -50,7 +64,7 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
 
   const compute = (): void => {
     said = say(model.get("scene"));
-    target = [...scene().objects];
+    target = [...now.objects];
     while (target.length < Math.max(ROWS, said.length)) target.push(new Float32Array(PRESENCE + 1));
     cost = pairwiseHuber(said, target);
     partner = hungarian(
@@ -61,13 +75,37 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
 
   // --- the scene, and what is said of it ---
 
-  const place = (values: Float32Array): [number, number] =>
+  const place = (values: ArrayLike<number>): [number, number] =>
     scene()
       .seen(values)
       .map((part) => part * SIDE) as [number, number];
-  const original = ui.drawing(SIDE, SIDE, "The scene", (context) => {
-    context.drawImage(pictures.image(scene().image, PIXELS), 0, 0, SIDE, SIDE);
-    scene().objects.forEach((values, m) => outlined(context, letter(m), place(values)));
+  const original = ui.drawing(SIDE, SIDE, "The scene. The object in the ring can be dragged.", (context) => {
+    context.drawImage(pictures.image(now.image, PIXELS), 0, 0, SIDE, SIDE);
+    now.objects.forEach((values, m) => outlined(context, letter(m), place(values)));
+    context.beginPath();
+    context.arc(...place(now.objects[scene().movable]), REACH, 0, 2 * Math.PI);
+    context.strokeStyle = "white";
+    context.lineWidth = 1.2;
+    context.setLineDash([3, 3]);
+    context.stroke();
+    context.setLineDash([]);
+  });
+  /** Every place that the object may have: its text, and where its centre is then seen. */
+  const places = (): { at: string; seen: [number, number] }[] => {
+    const { movable, places, objects } = scene();
+    const home = objects[movable];
+    const others = places.map(([x, y]) => ({ at: `${x}_${y}`, seen: place([x / METRES + 0.5, y / METRES + 0.5, home[2]]) }));
+    return [{ at: HOME, seen: place(home) }, ...others];
+  };
+  const handles = ui.draggable(original, {
+    points: () => [place(now.objects[scene().movable])].map(([x, y]) => ({ x, y })),
+    label: () => `Object ${letter(scene().movable)}, ${words(now.objects[scene().movable])}`,
+    move(_, { x, y }) {
+      const far = ({ seen }: { seen: [number, number] }): number => Math.hypot(seen[0] - x, seen[1] - y);
+      model.set("at", places().reduce((best, each) => (far(each) < far(best) ? each : best)).at);
+    },
+    reach: REACH,
+    step: REACH,
   });
   const marked = ui.drawing(
     SIDE,
@@ -75,7 +113,7 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
     "The same scene, with a marker for every object that is predicted",
     (context) => {
       context.globalAlpha = 0.5;
-      context.drawImage(pictures.image(scene().image, PIXELS), 0, 0, SIDE, SIDE);
+      context.drawImage(pictures.image(now.image, PIXELS), 0, 0, SIDE, SIDE);
       context.globalAlpha = 1;
       context.lineWidth = 1.5;
       said.forEach((values, k) => {
@@ -89,7 +127,7 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
       });
       said.forEach((values, k) => sure(k) && marker(context, place(values), kindOf(values), String(k + 1)));
       context.strokeStyle = "white";
-      for (const truth of scene().objects) {
+      for (const truth of now.objects) {
         const [x, y] = place(truth);
         context.beginPath();
         context.moveTo(x - 3, y);
@@ -166,7 +204,8 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
   let asked = "";
   let sets: Float32Array[][] = [];
   const score = async (): Promise<void> => {
-    const about = [model.get("slots"), model.get("iterations"), model.get("start")].join();
+    const other = moved(model) < 0 ? [] : [model.get("scene"), moved(model)];
+    const about = [model.get("slots"), model.get("iterations"), model.get("start"), ...other].join();
     if (about !== asked) {
       asked = about;
       const found: Float32Array[][] = [];
@@ -183,7 +222,7 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
     precision.show(
       averagePrecision(
         sets,
-        SCENES.map(({ objects }) => objects),
+        SCENES.map((_, i) => seen(i).objects),
         within,
       ).toFixed(3),
     );
@@ -195,10 +234,13 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
   const losses = [ui.readout("Hungarian loss"), ui.readout("Chamfer loss")];
   const announced = ui.announcer();
   announced.element.classList.add("lab-unseen"); // table and readouts say it, too
+  const sceneSlider = ui.slider(model, "scene", "Scene");
+  sceneSlider.addEventListener("input", () => model.set("at", HOME));
+  const back = ui.button("Put it back", () => model.set("at", HOME));
   el.append(
     ui.element("style", {}, STYLE),
     ui.row(
-      ui.slider(model, "scene", "Scene"),
+      sceneSlider,
       ui.slider(model, "slots", "Slots"),
       ui.slider(model, "iterations", "Iterations"),
       ui.slider(model, "start", "Start"),
@@ -209,7 +251,7 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
     ui.element(
       "div",
       { class: "describe-panels" },
-      ui.panel("The scene: its objects have letters", original.element),
+      ui.panel("The scene: its objects have letters. Drag the one in the ring", handles.element),
       ui.panel(
         "What is said: squares are cubes, circles spheres, hexagons cylinders. Lines lead to true partners",
         marked.element,
@@ -219,13 +261,16 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
         matrix.element,
       ),
     ),
+    ui.row(back, saver(() => now.image, () => PIXELS)),
     ui.row(predicted.element, ...losses.map(({ element }) => element), precision.element),
     ui.element("div", { class: "describe-scroll" }, table),
     announced.element,
     ui.code(model, () => code(model)),
   );
-  ui.follow(model, () => {
+  const show = (): void => {
     compute();
+    back.disabled = moved(model) < 0;
+    handles.update();
     const sureOnes = said.filter((_, k) => sure(k)).length;
     predicted.show(`${sureOnes} of ${count()}`);
     losses[0].show(paired(cost, partner).toFixed(4));
@@ -239,7 +284,14 @@ export async function render({ model, el }: { model: Describe; el: HTMLElement }
         .join("; ")}.`,
     );
     void score();
+  };
+  const update = latest(el, async (wait) => {
+    const k = moved(model);
+    now = k < 0 ? scene() : await wait(scene().moved(k));
+    show();
   });
+  model.on("change", ui.soon(() => void update().catch((reason) => ui.trouble(el, reason))));
+  await update();
 }
 
 const NAMES = ["size", "colour", "material", "shape"] as const;
@@ -295,8 +347,14 @@ function outlined(context: CanvasRenderingContext2D, name: string, at: [number, 
 /** What computes the same in Python. */
 function code(model: Describe): string {
   const { scene, slots, iterations, start, threshold, within } = model.all();
+  const [own, { movable, places }] = [moved(model) < 0, SCENES[scene]];
+  const change = () => `
+${FROM_PNG}
+scenes["image"][[${scene}]] = images
+target[${scene}, ${movable}, :2] = torch.tensor([${places[moved(model)].join(", ")}]) / ${METRES} + 0.5  # metres, as shares
+`;
   return `import torch
-from torch.nn import functional as F
+${own ? "" : `${PNG_IMPORTS}\n`}from torch.nn import functional as F
 import slotlib
 from slotlib import data, matching, metrics
 from slotlib.data.targets import clevr_targets
@@ -304,7 +362,7 @@ from slotlib.data.targets import clevr_targets
 model = slotlib.load("${MODEL}")
 scenes = data.make("clevr", ${SCENES.length}, seed=0, num_objects=(3, 10), resolution=64).batch(range(${SCENES.length}))
 target = clevr_targets(scenes["objects"])
-
+${own ? "" : change()}
 
 @torch.no_grad()
 def describe(scene):

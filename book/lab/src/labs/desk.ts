@@ -1,27 +1,48 @@
 /** The desk (chapter 03): a scene whose things the reader moves, and what a trained model makes of it. */
 import type { Answer, Question } from "../autoencoder.ts";
+import { Brush, decode, letterOf, OPEN, painting, runs } from "../brush.ts";
 import { contingency, fgAri } from "../metrics.ts";
 import * as pictures from "../pictures.ts";
 import { latest, Remote } from "../remote.ts";
-import { Stage } from "../scenes.ts";
-import { choice, range, type Model } from "../settings.ts";
+import { Stage, type Rgb } from "../scenes.ts";
+import { choice, range, text, type Model } from "../settings.ts";
 import { FROM_PNG, PNG_IMPORTS, Table, things, UNTOUCHED } from "../table.ts";
-import type { Rows } from "../tensor.ts";
+import { rows, type Rows } from "../tensor.ts";
 import * as ui from "../ui.ts";
 
-const MODELS = {
-  tetrominoes: "Tetrominoes",
-  tetrominoes_tiling: "Tetrominoes, tiling",
-  tetrominoes_collapse: "Tetrominoes, collapsed",
-  shapes: "Shapes",
-  multi_dsprites: "Multi-dSprites",
+/** Each with what to look for. */
+const MODELS: Record<string, { name: string; look: string }> = {
+  tetrominoes: {
+    name: "Tetrominoes",
+    look: "Every piece has a slot, and the ground has one: drawn and posterior masks agree.",
+  },
+  tetrominoes_early: {
+    name: "Tetrominoes, early in training",
+    look: "After 1,000 steps a slot already has its piece and draws it as a blur: compare drawn with posterior masks.",
+  },
+  tetrominoes_alone: {
+    name: "Tetrominoes, without competition",
+    look: "Every slot looks for itself, and no drawn mask has the shape of a piece: posterior masks only sort pixels by colour.",
+  },
+  tetrominoes_tiling: {
+    name: "Tetrominoes, tiling",
+    look: "Each slot has a strip of the picture, whatever lies there: drag a piece from one strip to the next.",
+  },
+  tetrominoes_collapse: {
+    name: "Tetrominoes, collapsed",
+    look: "One slot has every pixel, the others have none.",
+  },
+  shapes: { name: "Shapes", look: "Figures hide one another: drag one halfway over the next, and see who has which pixels." },
+  multi_dsprites: { name: "Multi-dSprites", look: "Sprites have any colour: add one in the colour of another, and push them together." },
 };
 const MOST_ITERATIONS = 20;
 const MOST_THINGS = 8;
 const FRAME_TIME = 500; // ms
+const [MOST_COLOURS, MOST_PIXELS] = [24, 64 * 64]; // of a drawing
+const ERASER = "eraser";
 
 export const settings = {
-  model: choice(MODELS, "tetrominoes"),
+  model: choice(Object.fromEntries(Object.entries(MODELS).map(([key, { name }]) => [key, name])), "tetrominoes"),
   scene: range(0, 7, 3),
   slots: range(1, 12, 4),
   iterations: range(1, MOST_ITERATIONS, 10),
@@ -31,6 +52,11 @@ export const settings = {
   /** The iteration whose attention is shown; by default the last. */
   shown: range(1, MOST_ITERATIONS, MOST_ITERATIONS),
   things: things(),
+  source: choice({ things: "what is in it", brush: "a drawing of my own" }, "things"),
+  painted: painting(MOST_COLOURS, MOST_PIXELS),
+  /** What the brush paints with: the number of a colour, or ERASER. */
+  ink: text("0", (found) => found === ERASER || /^\d{1,2}$/.test(found)),
+  brush: range(1, 16, 5),
 };
 
 type Desk = Model<typeof settings>;
@@ -56,6 +82,30 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     say: (said) => model.set("things", said),
   });
 
+  const drawing = (): boolean => model.get("source") === "brush";
+  const ground = (): Rgb => stage.scenes[model.get("scene")].ground;
+  const painted = (): Uint8Array => decode(model.get("painted"), stage.resolution ** 2);
+  const inks = (): Record<string, string> =>
+    Object.fromEntries([...Object.keys(stage.written.colours).entries(), [ERASER, ERASER]]);
+  /** What the model is shown. */
+  const image = (): Float32Array => (drawing() ? stage.painted(painted(), ground()) : table.drawn.image);
+  const canvas = ui.drawing(pictures.SIDE, pictures.SIDE, "Your drawing: paint on it.", (context) => {
+    context.drawImage(pictures.image(image(), stage.resolution), 0, 0, pictures.SIDE, pictures.SIDE);
+    const colour = Object.values(stage.written.colours)[Number(model.get("ink"))] ?? ground();
+    brush.ring(context, `rgb(${colour.join(" ")})`, ui.themed(el, "muted"));
+  });
+  const brush = new Brush(canvas, {
+    side: () => stage.resolution,
+    label: () => (model.get("ink") in inks() && model.get("ink") !== ERASER ? Number(model.get("ink")) : OPEN),
+    width: () => model.get("brush"),
+    painted: () => model.get("painted"),
+    paint: (runs) => model.set("painted", runs),
+  });
+  const clear = ui.button("Clear", () => {
+    brush.remember();
+    model.set("painted", "");
+  });
+
   // --- what the model makes of it ---
 
   const shown = (): number => Math.min(model.get("shown"), answer?.attention.length ?? 1);
@@ -66,13 +116,13 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
   const drawnMasks = square("Drawn masks: as the slots draw them, in the slots' colours", masks(({ drawnMasks }) => drawnMasks));
   const posterior = square("Posterior masks: whose each pixel is, in the slots' colours", masks(({ masks }) => masks));
   const attention = square("Attention, in the slots' colours", () =>
-    pictures.segmentation(answer!.attention[shown() - 1], answer!.grid),
+    looked(answer!.attention[shown() - 1], answer!.grid),
   );
 
   const film = strip(MOST_ITERATIONS, (i) => {
     const frame = pictures.square(
       `Attention of iteration ${i + 1}`,
-      () => answer?.attention[i] && pictures.segmentation(answer.attention[i], answer.grid),
+      () => answer?.attention[i] && looked(answer.attention[i], answer.grid),
       (context) => i + 1 === shown() && pictures.framed(context, ui.themed(el, "text")),
     );
     frame.element.addEventListener("click", () => model.set("shown", i + 1));
@@ -98,17 +148,20 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     for (const each of [reconstruction, drawnMasks, posterior, attention]) each.redraw();
     film.show(answer.attention.length);
     parts.show(answer.masks.count);
-    const squares = answer.reconstruction.reduce((sum, value, i) => sum + (value - table.drawn.image[i]) ** 2, 0);
+    const seen = image();
+    const squares = answer.reconstruction.reduce((sum, value, i) => sum + (value - seen[i]) ** 2, 0);
     const pixels = pictures.pixelsOwned(answer.masks);
-    const ari = (of: Uint8Array): string => fgAri(contingency(table.drawn.mask, of)).toFixed(3);
-    const mse = (squares / table.drawn.image.length).toPrecision(4);
+    /** Of a drawing nobody knows the objects. */
+    const ari = (of: Uint8Array): string => (drawing() ? "–" : fgAri(contingency(table.drawn.mask, of)).toFixed(3));
+    const mse = (squares / seen.length).toPrecision(4);
     error.show(mse);
     drawnAri.show(ari(pictures.owners(answer.drawnMasks)));
     posteriorAri.show(ari(pictures.owners(answer.masks)));
     held.show(pixels.join(" "));
     costs.show(answer.costs.map((cost, i) => cost.toPrecision(4) + (i === answer!.best && answer!.costs.length > 1 ? " kept" : "")).join(", "));
     const used = pixels.filter((count) => count > 0).length;
-    said.say(`${table.scene.things.length} things; ${used} of ${pixels.length} slots hold pixels; squared error ${mse}.`);
+    const there = drawing() ? "A drawing" : `${table.scene.things.length} things`;
+    said.say(`${there}; ${used} of ${pixels.length} slots hold pixels; squared error ${mse}.`);
   };
 
   const fail = (reason: unknown): void => ui.trouble(el, reason);
@@ -119,7 +172,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
       stage = stageOf(remote);
       answer = undefined;
     }
-    table.update();
+    showScene();
     const question: Question = {
       slots: model.get("slots"),
       iterations: model.get("iterations"),
@@ -127,7 +180,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
       restarts: model.get("restarts"),
       spread: model.get("sigma"),
     };
-    answer = await wait(remote.ask(table.drawn.image, question));
+    answer = await wait(remote.ask(image(), question));
     show();
   });
 
@@ -144,27 +197,55 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
 
   const modelMenu = ui.menu(model, "model", "Model");
   modelMenu.addEventListener("change", () => {
-    model.set("things", UNTOUCHED);
     remoteOf(model.get("model")).then(({ exported }) => {
+      if (exported.stage!.name !== stage.written.name) {
+        model.set("things", UNTOUCHED);
+        model.set("painted", "");
+      }
       const { num_slots: slots, num_iterations: iterations } = exported.model.init_args.attention;
       model.set("slots", slots);
       model.set("iterations", iterations);
     }, fail);
   });
   const sceneSlider = ui.slider(model, "scene", "Scene");
-  sceneSlider.addEventListener("input", () => model.set("things", UNTOUCHED));
+  sceneSlider.addEventListener("input", () => {
+    model.set("things", UNTOUCHED);
+    model.set("source", "things");
+  });
+  const hint = ui.element("p", { class: "lab-said" });
+  const sheets = {
+    things: [ui.panel("Scene: drag what is in it", table.element), table.tools(MOST_THINGS)],
+    brush: [
+      ui.panel("Scene: paint it", brush.element),
+      ui.row(ui.menu(model, "ink", "Brush", inks), ui.slider(model, "brush", "Size"), brush.undo, clear),
+    ],
+  };
+  const showScene = (): void => {
+    table.update();
+    brush.update();
+    hint.textContent = MODELS[model.get("model")].look;
+    clear.disabled = model.get("painted") === "";
+    for (const [source, parts] of Object.entries(sheets)) {
+      for (const part of parts) part.hidden = source !== model.get("source");
+    }
+  };
 
   el.append(
+    ui.element("style", {}, STYLE),
     ui.row(modelMenu, sceneSlider, ui.reset(model)),
+    hint,
     ui.element(
       "div",
       { class: "lab-panels" },
-      ui.panel("Scene: drag what is in it", table.element),
+      sheets.things[0],
+      sheets.brush[0],
       ui.panel("Sum of the slots", reconstruction.element),
       ui.panel("Drawn masks", drawnMasks.element),
       ui.panel("Posterior masks", posterior.element),
     ),
-    table.tools(MOST_THINGS),
+    sheets.things[1],
+    ui.row(ui.menu(model, "source", "The scene is")),
+    sheets.brush[1],
     ui.row(
       ui.slider(model, "slots", "Slots"),
       ui.slider(model, "iterations", "Iterations"),
@@ -185,16 +266,32 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     ui.code(model, () => code(model, stage)),
   );
   const again = ui.soon(() => void update().catch(fail));
-  let last = model.all();
+  let last = asked(model);
   model.on("change", () => {
-    const { shown: _, ...before } = last;
-    const { shown: __, ...now } = (last = model.all());
-    if (JSON.stringify(before) === JSON.stringify(now)) {
-      attention.redraw();
-      film.show(answer?.attention.length ?? 0);
-    } else again();
+    if (last !== (last = asked(model))) return again();
+    attention.redraw();
+    film.show(answer?.attention.length ?? 0);
+    brush.update();
   });
   await update();
+}
+
+/** The settings that what is computed depends on. */
+function asked(model: Desk): string {
+  const { shown: _, ink: __, brush: ___, ...others } = model.all();
+  return JSON.stringify(others);
+}
+
+/** Whose each input is; without competition the paler, the less it is looked at. */
+function looked({ data, count, width }: Rows, side: number): HTMLCanvasElement {
+  const sums = Float32Array.from({ length: width }, (_, i) => {
+    let sum = 0;
+    for (let k = 0; k < count; k++) sum += data[k * width + i];
+    return sum;
+  });
+  const most = Math.max(...sums);
+  const shares = rows(count, width, data.map((share, i) => share / sums[i % width]));
+  return pictures.segmentation(shares, side, sums.map((sum) => sum / most));
 }
 
 /** Small pictures side by side, of which the first few are shown and drawn. */
@@ -212,17 +309,22 @@ function strip(most: number, make: (i: number) => ReturnType<typeof ui.drawing>)
 
 /** What computes the same in Python. */
 function code(model: Desk, stage: Stage): string {
-  const { model: name, scene, slots, iterations, start, sigma, restarts, things } = model.all();
-  const own = `scenes = ${stage.inPython(scene)}
-images = scenes["image"]`;
+  const { model: name, scene, slots, iterations, start, sigma, restarts, things, source, painted } = model.all();
+  const kind = source === "brush" ? "drawn" : things === UNTOUCHED ? "own" : "moved";
+  const imports = { drawn: "import re\n\nimport torch", own: "import torch", moved: `import torch\n${PNG_IMPORTS}` }[kind];
+  const images = {
+    drawn: () => inPython(decode(painted, stage.resolution ** 2), stage, scene),
+    own: () => `scenes = ${stage.inPython(scene)}\nimages = scenes["image"]`,
+    moved: () => FROM_PNG,
+  }[kind]();
   const spread = `
 with torch.no_grad():
     model.slot_attention.slots_log_sigma += torch.tensor(${sigma}).log()`;
-  return `import torch
-${things === UNTOUCHED ? "" : `${PNG_IMPORTS}\n`}import slotlib
+  return `${imports}
+import slotlib
 
 model = slotlib.load("${name}")${sigma === 1 ? "" : spread}
-${things === UNTOUCHED ? own : FROM_PNG}
+${images}
 out = model(
     images,
     num_slots=${slots},
@@ -231,6 +333,32 @@ out = model(
     generator=torch.Generator().manual_seed(${start}),
 )
 squared_error = (out.reconstruction - images).square().mean()${
-    things === UNTOUCHED ? '\nfg_ari = slotlib.metrics.fg_ari(scenes["mask"], out.drawn_masks.argmax(1))' : ""
+    kind === "own" ? '\nfg_ari = slotlib.metrics.fg_ari(scenes["mask"], out.drawn_masks.argmax(1))' : ""
   }`;
 }
+
+/** The lines that make an image of a drawing. */
+function inPython(painted: Uint8Array, stage: Stage, scene: number): string {
+  const colours = Object.values(stage.written.colours);
+  const used = [...new Set(painted)].map((label) => {
+    const colour = colours[label] ?? stage.scenes[scene].ground;
+    return `"${letterOf(label)}": (${colour.join(", ")})`;
+  });
+  const lines = runs(painted).match(/.{1,72}/g)!.map((line) => `    "${line}"`);
+  return `colours = {${used.join(", ")}}
+runs = (  # of which colour how many pixels are, row by row
+${lines.join("\n")}
+)
+pixels = [
+    colours[letter]
+    for letter, count in re.findall(r"([a-z])(\\d+)", runs)
+    for _ in range(int(count))
+]
+images = torch.tensor(pixels).view(${stage.resolution}, ${stage.resolution}, 3).permute(2, 0, 1)[None] / 255`;
+}
+
+const STYLE = `
+:is(.lab-panel, .lab-row)[hidden] {
+  display: none;
+}
+`;

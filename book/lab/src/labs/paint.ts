@@ -1,7 +1,8 @@
 /** Paint a segmentation (chapter 04): spoil a perfect one, or paint your own, and watch five scores disagree. */
+import { Brush, decode, OPEN, painting } from "../brush.ts";
 import { damage, GROUND, PART, PERFECT } from "../damage.ts";
 import * as metrics from "../metrics.ts";
-import { choice, range, text, type Model } from "../settings.ts";
+import { choice, range, type Model } from "../settings.ts";
 import scenes from "../shapes.json";
 import * as ui from "../ui.ts";
 
@@ -9,30 +10,6 @@ const SIDE = 64;
 const PIXELS = SIDE * SIDE;
 const SEGMENTS = 8;
 const GRAIN = 4; // units of a drawing to a pixel
-const OPEN = 0xff; // a pixel that was not painted
-
-// --- what was painted as text: runs of a letter, z for nothing, and how many pixels of it follow ---
-
-const LETTERS = "abcdefghi";
-
-function encode(painted: Uint8Array): string {
-  const letters = Array.from(painted, (label) => LETTERS[label] ?? "z").join("");
-  return /[a-i]/.test(letters) ? letters.replace(/(.)\1*/g, (run) => run[0] + run.length) : "";
-}
-
-function decode(runs: string): Uint8Array {
-  const painted = new Uint8Array(PIXELS).fill(OPEN);
-  let at = 0;
-  for (const [, letter, length] of runs.matchAll(/([a-iz])(\d+)/g)) {
-    if (letter !== "z") painted.fill(LETTERS.indexOf(letter), at, at + Number(length));
-    at += Number(length);
-  }
-  return painted;
-}
-
-const runs = (found: string): boolean =>
-  /^([a-iz]\d{1,4})*$/.test(found) && [...found.matchAll(/\d+/g)].reduce((sum, [n]) => sum + Number(n), 0) <= PIXELS;
-
 export const settings = {
   scene: choice(Object.fromEntries(scenes.map(({ key, name }) => [key, name])), "9"),
   split: range(1, 5, 2),
@@ -45,7 +22,7 @@ export const settings = {
     "1",
   ),
   brush: range(1, 12, 3),
-  painted: text("", runs),
+  painted: painting(SEGMENTS + 1, PIXELS),
 };
 
 type Own = Model<typeof settings>;
@@ -106,7 +83,7 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
     if (asked === computed) return;
     computed = asked;
     truth = truths[scene];
-    const over = decode(painted);
+    const over = decode(painted, PIXELS);
     pred = damage(truth, SIDE, { split, merge, swallow, background, noise }).map((label, i) =>
       over[i] === OPEN ? label : over[i],
     );
@@ -135,82 +112,19 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
   const objects = square("The true objects", (context) => labels(context, truth));
   const canvas = square("Your segmentation", (context) => {
     labels(context, pred);
-    context.beginPath();
-    context.arc(at.x, at.y, (model.get("brush") * GRAIN) / 2, 0, 2 * Math.PI);
-    context.lineWidth = 3;
-    context.strokeStyle = ui.themed(el, "ground");
-    context.stroke();
-    context.lineWidth = 1.5;
-    context.strokeStyle = model.get("colour") === "0" ? ui.themed(el, "text") : colour(Number(model.get("colour")));
-    context.stroke();
+    const own = model.get("colour") === "0" ? ui.themed(el, "text") : colour(Number(model.get("colour")));
+    brush.ring(context, own, ui.themed(el, "ground"));
   });
 
   // --- the brush ---
 
-  const at: ui.Point = { x: (SIDE * GRAIN) / 2, y: (SIDE * GRAIN) / 2 };
-  const undo: string[] = [];
-  /** All pixels under the brush on its way from one place to another. */
-  const stroke = (from: ui.Point, to: ui.Point): void => {
-    const painted = decode(model.get("painted"));
-    const radius = model.get("brush") / 2;
-    const steps = Math.max(1, Math.ceil(Math.hypot(to.x - from.x, to.y - from.y) / GRAIN));
-    for (let i = 0; i <= steps; i++) {
-      const [x, y] = [from.x + ((to.x - from.x) * i) / steps, from.y + ((to.y - from.y) * i) / steps].map(
-        (v) => v / GRAIN,
-      );
-      for (let v = Math.max(0, Math.floor(y - radius)); v <= Math.min(SIDE - 1, y + radius); v++) {
-        for (let u = Math.max(0, Math.floor(x - radius)); u <= Math.min(SIDE - 1, x + radius); u++) {
-          const near = Math.hypot(u + 0.5 - x, v + 0.5 - y) <= radius;
-          const under = u === Math.min(Math.floor(x), SIDE - 1) && v === Math.min(Math.floor(y), SIDE - 1);
-          if (near || under) painted[v * SIDE + u] = Number(model.get("colour"));
-        }
-      }
-    }
-    model.set("painted", encode(painted));
-  };
-  const begin = (): void => void undo.push(model.get("painted"));
-  const earlier = (): string | undefined => undo.filter((painted) => painted !== model.get("painted")).at(-1);
-  const back = ui.button("Undo", () => {
-    const painted = earlier()!;
-    undo.length = undo.lastIndexOf(painted);
-    model.set("painted", painted);
+  const brush = new Brush(canvas, {
+    side: () => SIDE,
+    label: () => Number(model.get("colour")),
+    width: () => model.get("brush"),
+    painted: () => model.get("painted"),
+    paint: (painted) => model.set("painted", painted),
   });
-  let inking = false; // the pointer is down, or a key paints along
-  const moveTo = (to: ui.Point): void => {
-    const from = { ...at };
-    Object.assign(at, to);
-    if (inking) stroke(from, at);
-    handles.update();
-    canvas.redraw();
-  };
-  const handles = ui.draggable(canvas, {
-    points: () => [at],
-    label: () =>
-      `Brush at ${Math.floor(at.x / GRAIN)}, ${Math.floor(at.y / GRAIN)}; Space paints here, Enter paints along the way`,
-    move: (_, to) => moveTo(to),
-    reach: 0,
-    step: GRAIN,
-    hit(to) {
-      Object.assign(at, to); // the brush is where the pointer is
-      canvas.redraw();
-      return 0;
-    },
-    key(_, key) {
-      if (key === "Enter") inking = !inking;
-      if (key !== " " && !(key === "Enter" && inking)) return key === "Enter";
-      begin();
-      stroke(at, at);
-      return true;
-    },
-  });
-  canvas.element.style.touchAction = "none";
-  canvas.element.addEventListener("pointerdown", () => {
-    inking = true;
-    begin();
-    stroke(at, at);
-  });
-  for (const end of ["pointerup", "pointercancel"]) canvas.element.addEventListener(end, () => (inking = false));
-  handles.element.addEventListener("focusout", () => (inking = false));
 
   // --- scores, table, pairs, challenges ---
 
@@ -234,12 +148,12 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
     clean();
   };
   const empty = (): void => {
-    begin();
+    brush.remember();
     model.set("painted", `a${PIXELS}`);
   };
   /** Without what was painted; undo brings it back. */
   const clean = (): void => {
-    if (model.get("painted")) begin();
+    if (model.get("painted")) brush.remember();
     model.set("painted", "");
   };
   for (const name of ["scene", ...FAULTS]) model.on(`change:${name}`, clean);
@@ -266,10 +180,10 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
           ui.panel("The scene.", image.element),
           ui.panel("The true objects.", objects.element),
         ),
-        ui.row(ui.menu(model, "colour", "Paint"), ui.slider(model, "brush", "Brush"), back),
+        ui.row(ui.menu(model, "colour", "Paint"), ui.slider(model, "brush", "Brush"), brush.undo),
         ui.element("ul", { class: "paint-challenges" }, ...trophies.map((each) => each.element)),
       ),
-      ui.panel("Your segmentation: paint on it.", handles.element),
+      ui.panel("Your segmentation: paint on it.", brush.element),
     ),
     ui.element("div", { class: "paint-scores" }, ...Object.values(bars).map((each) => each.element)),
     ui.element(
@@ -316,8 +230,8 @@ export async function render({ model, el }: { model: Own; el: HTMLElement }): Pr
       if (first) trophies[i].element.append(ui.element("em", {}, because));
       return first ? [`Met: ${task}. ${because} `] : [];
     });
-    back.disabled = earlier() === undefined;
-    for (const each of [image, objects, canvas, pairs]) each.redraw();
+    brush.update();
+    for (const each of [image, objects, pairs]) each.redraw();
     const blank = pred.every((label) => label === 0) ? "The painting is empty: everything is one segment. " : "";
     said.say(
       won.join("") +
