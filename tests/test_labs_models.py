@@ -1,4 +1,4 @@
-"""The labs with trained models on the landing page and in chapters 02, 05 and 09, each alone in a headless Chromium.
+"""The labs with trained models, of the landing page and chapters 02, 03, 05 and 09, each alone in a headless Chromium.
 
 What they compute is tested against golden values in book/lab/test (Vitest); here the lines that a lab shows as its code
 are run, and have to print what the page shows.
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import test_labs_pure
-from test_labs import drag, move, name_of, swipe
+from test_labs import drag, move, name_of, python_says, swipe
 from test_labs_pure import check_that_it_cannot_start, code, opened, readouts, setting, slide
 from test_site import DESKTOP, HTML, PHONE, ROOT
 
@@ -40,7 +40,7 @@ def test_every_control_has_a_name_and_changes_what_is_shown(browser, name):
         for control in controls(tab):
             label = name_of(control)
             assert label
-            if label == "Reset":
+            if label == "Reset" or control.is_disabled():
                 continue
             move(control)
             assert looks(tab) != before, label
@@ -295,6 +295,88 @@ def test_a_finger_drags_a_dot_and_the_page_stays(browser):
         assert tab.evaluate("scrollY") == scrolled
 
 
+# --- desk -----------------------------------------------------------------------------------------
+
+DRAWING = "source=brush&painted=z300b6z29b6z29b6z29b6z100c10z25c10z25c10z200a5z30a5z30a5z30a5"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "source=brush",
+        DRAWING,
+        f"{DRAWING}&model=shapes&slots=7&iterations=16",
+        f"{DRAWING}&model=multi_dsprites&slots=6&iterations=8&scene=5&start=3",
+        "model=tetrominoes_early&scene=2&start=3",
+        "model=tetrominoes_alone&scene=6&start=2",
+    ],
+)
+def test_the_lines_for_the_desk_compute_what_it_shows(browser, settings):
+    with opened(browser, "desk", settings) as tab:
+        looks(tab)
+        shown, computed = readouts(tab), python_says(tab.locator(".lab-code code").text_content())
+        assert float(shown["Squared error"]) == pytest.approx(computed.pop("Squared error"), rel=2e-3)
+        assert {name: shown[name] for name in computed} == computed
+        drawn = "brush" in settings
+        assert (shown["FG-ARI, drawn"] == "–") == drawn  # nobody knows the objects of a drawing
+
+
+def test_a_scene_is_drawn_with_the_mouse_and_the_keyboard_and_undone(browser):
+    with opened(browser, "desk", "source=brush") as tab:
+        canvas, undo = tab.locator(".lab-draggable canvas:visible"), tab.get_by_role("button", name="Undo")
+        pictures = [looks(tab)]
+        assert undo.is_disabled() and tab.get_by_role("button", name="Clear").is_disabled()
+        box = canvas.bounding_box()
+        drag(tab, box, (40, 25))
+        pictures.append(looks(tab))
+        drag(tab, box, (-4000, 25))  # far outside
+        pictures.append(looks(tab))
+        brush = tab.get_by_role("button", name="Brush at")
+        for key in ("ArrowRight", "Shift+ArrowUp", "Space"):
+            brush.press(key)
+        pictures.append(looks(tab))
+        tab.get_by_role("combobox", name="Brush").select_option(label="eraser")
+        drag(tab, box, (30, 0))
+        pictures.append(looks(tab))
+        assert len({tuple(each) for each in pictures}) == len(pictures)
+        assert "painted=" in setting(tab)
+        masks = [readouts(tab)["Pixels of each slot"]]
+        undo.click()
+        looks(tab)
+        masks.append(readouts(tab)["Pixels of each slot"])
+        assert masks[0] != masks[1]
+        tab.get_by_role("button", name="Clear").click()
+        looks(tab)
+        assert "painted=" not in setting(tab)
+        undo.click()
+        looks(tab)
+        assert readouts(tab)["Pixels of each slot"] == masks[1]
+
+
+def test_a_finger_draws_and_the_page_stays(browser):
+    with opened(browser, "desk", "source=brush", width=PHONE, has_touch=True) as tab:
+        before = looks(tab)
+        swipe(tab, tab.locator(".lab-draggable canvas:visible").bounding_box(), 30)
+        assert looks(tab) != before
+        assert "painted=" in setting(tab)
+        assert tab.evaluate("scrollY") == 0
+
+
+def test_a_drawing_stays_for_another_model_of_the_same_scenes_only(browser):
+    with opened(browser, "desk", DRAWING) as tab:
+        looks(tab)
+        models = tab.get_by_label("Model")
+        models.select_option("tetrominoes_early")
+        looks(tab)
+        assert "painted=" in setting(tab)
+        models.select_option("shapes")
+        looks(tab)
+        assert "painted=" not in setting(tab)
+        tab.get_by_role("slider", name="Scene").press("ArrowRight")
+        looks(tab)
+        assert "brush" not in setting(tab)
+
+
 # --- describe -------------------------------------------------------------------------------------
 
 
@@ -305,16 +387,41 @@ def test_a_finger_drags_a_dot_and_the_page_stays(browser):
         "scene=5&slots=16&iterations=14&start=3",
         "scene=4&slots=6&within=0.5",
         "scene=1&iterations=1&within=inf&threshold=0.1",
+        "scene=8&at=0_0.5",
+        "scene=0&at=1.5_-3&slots=12",
     ],
 )
-def test_the_lines_for_describe_print_what_it_shows(browser, settings):
+def test_the_lines_for_describe_print_what_it_shows(browser, settings, tmp_path, monkeypatch):
     with opened(browser, "describe", settings) as tab:
         looks(tab)
+        with tab.expect_download() as download:
+            tab.get_by_role("button", name="Save as PNG").click()
+        download.value.save_as(tmp_path / "scene.png")
+        monkeypatch.chdir(tmp_path)
         shown, printed = readouts(tab), code(tab)
+        assert ("scene.png" in tab.locator(".lab-code code").text_content()) == ("at=" in settings)
         assert shown["Objects predicted"].split()[0] == printed["predicted"]
         for name, key in {"Hungarian loss": "hungarian", "Chamfer loss": "chamfer"}.items():
             assert float(shown[name]) == pytest.approx(float(printed[key]), abs=2e-4), name
         assert float(shown["Average precision, all scenes"]) == pytest.approx(float(printed["precision"]), abs=2e-3)
+
+
+def test_an_object_is_dragged_and_what_is_said_follows(browser):
+    with opened(browser, "describe") as tab:
+        before = looks(tab)
+        back = tab.get_by_role("button", name="Put it back")
+        assert back.is_disabled()
+        handle = tab.locator(".lab-handle")
+        for key in ("ArrowLeft", "ArrowDown"):
+            last = looks(tab)
+            handle.press(key)
+            assert looks(tab) != last, key
+        last = looks(tab)
+        drag(tab, handle.bounding_box(), (-40, 30))
+        assert sum(a != b for a, b in zip(last, looks(tab), strict=True)) >= 5  # pictures, costs, readouts, table
+        assert "at=" in setting(tab)
+        back.click()
+        assert looks(tab) == before
 
 
 def test_a_threshold_of_zero_believes_every_slot_and_one_of_one_none(browser):

@@ -456,6 +456,7 @@ def test_a_browser_that_keeps_nothing_still_answers(browser, tmp_path):
 def test_the_lines_for_slots_print_what_the_page_shows(browser, settings):
     with opened(browser, "cobweb", f"of=slots&{settings}") as tab:
         looks(tab)
+        tab.wait_for_function("!document.querySelector('[aria-busy]')")
         shown, printed = readouts(tab), code(tab)
         assert shown["Pixels of each slot"] == printed["Pixels of each slot"]
         assert float(shown["Residual"]) == pytest.approx(float(printed["Residual"]), rel=0.1)
@@ -474,6 +475,7 @@ def test_slots_are_asked_for_and_a_number_comes_back(browser):
         before = looks(tab)
         tab.get_by_label("z is").select_option("slots")
         tab.get_by_role("combobox", name="Scene").wait_for()
+        tab.wait_for_function("!document.querySelector('[aria-busy]')")
         for name in ("Scene", "Solver"):
             seen = looks(tab)
             menu = tab.get_by_role("combobox", name=name)
