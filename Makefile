@@ -92,7 +92,7 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(PYTEST) --dist worksteal -p no:nbval tests $(SITE:%=--ignore %)
+	$(PYTEST) -p no:nbval tests $(SITE:%=--ignore %)
 
 # nbval runs every notebook and compares each output with the stored one.
 test-chapters: $(INSTALLED)

@@ -194,15 +194,17 @@ def _family(base: type) -> list[type]:
 
 
 def choices(base: Any) -> list[str]:
-    """What a class_path may say: the classes below `base` that can be made.
+    """What a class_path may say: `base` and the classes below it, as far as they can be made.
 
     Others only stand between: parts that build nothing, models without a configuration of their own.
     """
-    between = getattr(base, "build", None)
+    root = next((kind for kind in reversed(base.__mro__) if hasattr(kind, "build")), base)
+    between = getattr(root, "build", None)
     return sorted(
         path(kind)
-        for kind in _family(base)[1:]
-        if getattr(kind, "build", None) is not between or "config" in inspect.get_annotations(kind)
+        for kind in _family(base)
+        if kind is not root
+        and (getattr(kind, "build", None) is not between or "config" in inspect.get_annotations(kind))
     )
 
 
