@@ -19,7 +19,7 @@ const [COOLEST, WARMEST] = [0.1, 2];
 const [CHEAPEST, DEAREST] = [1e-5, 1]; // prices that the curve shows
 
 export const settings = {
-  scene: range(0, 7, 2),
+  scene: range(0, 7, 4),
   slots: range(2, 12, 10),
   start: range(0, 20, 0),
   by: choice({ trained: "trained, 0 or 1", soft: "trained, soft weights", price: "by hand, by their price" }, "trained"),
