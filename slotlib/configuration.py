@@ -189,14 +189,15 @@ def _family(base: type) -> list[type]:
     """A class and all below it that have been imported."""
     family = [base]
     for kind in family:
-        family += kind.__subclasses__()
+        family += [each for each in kind.__subclasses__() if each not in family]
     return family
 
 
 def choices(base: Any) -> list[str]:
     """What a class_path may say: `base` and the classes below it, as far as they can be made.
 
-    Others only stand between: parts that build nothing, models without a configuration of their own.
+    Others only stand between: the root, which says that parts build something, parts that add nothing to it, models
+    without a configuration of their own.
     """
     root = next((kind for kind in reversed(base.__mro__) if hasattr(kind, "build")), base)
     between = getattr(root, "build", None)

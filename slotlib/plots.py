@@ -31,7 +31,7 @@ def use_style() -> None:
     axes = "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color"
     mpl.rcParams.update(dict.fromkeys(clear, "none"))
     mpl.rcParams.update(dict.fromkeys(["text.color", "legend.labelcolor", *axes], INK))
-    mpl.rc("figure", dpi=165)  # half as many again as the book shows: sharp on most screens
+    mpl.rc("figure", dpi=165)  # the book shows 96 to an inch: sharp on most screens
     mpl.rc("savefig", bbox="tight")
     mpl.rc("axes", titlesize="medium", prop_cycle=cycler(color=[PALETTE[i] for i in (4, 0, 2, 5, 6, 1, 3, 7)]))
     mpl.rc("axes.spines", top=False, right=False)

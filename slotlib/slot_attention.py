@@ -188,8 +188,8 @@ class SlotAttention(nn.Module):
         tolerance: above 0, an image whose slots move by less (‖change‖ / ‖slots‖) skips to the last iteration, or the
             last `gradient_steps`; `num_iterations` is then the most it may take.
         competition: without it every slot looks for itself, as in ordinary cross-attention: the softmax is over the
-            inputs, and an input may be everybody's or nobody's. For comparisons: takes no `mask`, nor
-            layers of other types.
+            inputs, and an input may be everybody's or nobody's. For comparisons: takes no `mask`, nor layers of other
+            types.
         eps: added to every attention weight before the weighted mean.
 
     Projections and GRU may be exchanged for layers of other types (quantised, with adapters), or get hooks. Then they
@@ -249,7 +249,6 @@ class SlotAttention(nn.Module):
         self.gradient_steps = gradient_steps
         self.tolerance = tolerance
         self.competition = competition
-        self.axis = -2 if competition else -1  # of [batch, heads, slots, inputs], for the softmax
         self.eps = eps
 
         self.norm_inputs = nn.LayerNorm(input_dim, eps=LAYER_NORM_EPS)
@@ -343,8 +342,8 @@ class SlotAttention(nn.Module):
         """Normalise the inputs, once for all iterations.
 
         Raises ValueError unless `inputs` is `[batch, inputs, input_dim]` in the module's precision (under autocast, in
-        any), with at least one input, all finite but for those that `mask` leaves out;
-        without competition for any `mask`, or layers that can only be called.
+        any), with at least one input, all finite but for those that `mask` leaves out; without
+        competition for any `mask`, and for layers that can only be called.
         """
         if not (
             self._is_fit(inputs) and inputs.ndim == 3 and inputs.shape[1] > 0 and inputs.shape[2] == self.input_dim
@@ -395,7 +394,7 @@ class SlotAttention(nn.Module):
         reach = F.linear(self.norm_slots(slots), key)
         reach = reach.view(batch, count, heads, width).transpose(1, 2).flatten(1, 2)  # [batch, heads · slots, width]
         scores = torch.bmm(reach, x.transpose(1, 2)) if torch.compiler.is_compiling() else _Scores.apply(reach, x)
-        attention = scores.view(batch, heads, count, inputs).softmax(dim=self.axis)
+        attention = scores.view(batch, heads, count, inputs).softmax(dim=2 if self.competition else 3)
 
         # Σ a (W_v x) = W_v (Σ a x): the inputs are averaged as they are, and values are never formed.
         half = attention.dtype == torch.float16  # where ε is 0, and the sum over many inputs infinite

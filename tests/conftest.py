@@ -3,8 +3,8 @@
 At every call of slotlib the types, dtypes and shapes of what comes and goes are compared with its annotations
 (`JAXTYPING_DISABLE=1` leaves that out). Not where a test expects an error: there it brings what is wrong, and slotlib
 has to refuse it by itself. Nor in what torch compiles: it traces calls without their tensors. Nor within functions:
-what is defined there would be looked through anew at every call, at a third of the time that drawing scenes takes. And
-once a call, when it returns: jaxtyping would look at what comes before the call, and with what goes after it again.
+what is defined there would be looked through anew at every call, at a third of the time that drawing scenes takes.
+What comes is looked at once, with what goes when the call returns; jaxtyping would also look before the call.
 """
 
 import json

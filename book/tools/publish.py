@@ -6,8 +6,8 @@
 The runs differ in their seed only. All of them are measured and reported on the card, from one start and from the best
 of four: by their drawn masks, and a mixture also by its posterior; predicted sets by their average precision. Beside
 them stand rules that have learned nothing, on the same scenes. Which run ships is decided by the order on the command
-line, not by the scores. Weights are rounded to TensorFloat-32, half of whose bytes the page need not download, before
-anything is measured. Then `python book/tools/zoo.py` brings the page "Model zoo" up to date.
+line, not by the scores. Before anything is measured, weights are rounded to TensorFloat-32: what the page downloads of
+them is then about two fifths smaller. Then `python book/tools/zoo.py` brings the page "Model zoo" up to date.
 """
 
 import argparse

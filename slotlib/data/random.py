@@ -17,15 +17,16 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 
 
-_BELOW = {bits: (1 << (64 - bits)) - 1 for bits in (11, 27, 30, 31)}
-"""What a logical shift to the right by so many bits leaves; torch's `>>` on int64 copies the sign bit."""
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift; torch's `>>` on int64 copies the sign bit."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _mix(x: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """SplitMix64's finaliser: every input bit flips every output bit with probability ½. Integers wrap, by design."""
-    x = (x ^ x >> 30 & _BELOW[30]) * _MIX_1
-    x = (x ^ x >> 27 & _BELOW[27]) * _MIX_2
-    return x ^ x >> 31 & _BELOW[31]
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
 
 
 def signed(seed: int) -> int:
@@ -48,7 +49,7 @@ def uniform(seed: int, index: Int[Tensor, "items"], count: int, stream: int = 0)
     key = _mix(_mix(key[0] * _GOLDEN + 1) + key[1] * _GOLDEN)
     counter = torch.arange(1, count + 1, dtype=torch.int64, device=index.device)
     bits = _mix(_mix(key + index.long() * _GOLDEN).unsqueeze(-1) + counter * _GOLDEN)
-    return (bits >> 11 & _BELOW[11]).double() * 2.0**-53
+    return _shift_right(bits, 11).double() * 2.0**-53
 
 
 def integers(u: Float[Tensor, "*shape"], high: int | Int[Tensor, "*#shape"]) -> Int[Tensor, "*shape"]:

@@ -113,7 +113,7 @@ def test_a_flag_says_all_of_a_ramp_or_one_of_its_numbers():
 
 
 def test_a_part_of_which_there_is_one_kind_says_which():
-    with pytest.raises(ValueError, match="'Broadcast' is unknown; there are .*Separable"):
+    with pytest.raises(ValueError, match=r"'Broadcast' is unknown; there are .*Separable"):
         cli.read_config("shapes", "--model.decoder.class_path=Broadcast")
 
 
@@ -155,7 +155,10 @@ MISTAKES = [
     (["--model.likelihood.noise={end: .1, over: -1}"], "model.likelihood.noise: a Ramp's after and over must be at"),
     (["--model.likelihood.noise.over=-1"], "model.likelihood.noise: a Ramp's after and over must be at least 0"),
     (["--model.likelihood.noise=0"], "model.likelihood: noise must be "),
-    (["--model.attention.slots=3"], "model.attention has no field 'slots'; AttentionConfig has: competition, gradient,"),
+    (
+        ["--model.attention.slots=3"],
+        "model.attention has no field 'slots'; AttentionConfig has: competition, gradient,",
+    ),
     (["--model.attention.num_slots=many"], "model.attention.num_slots must be int, got 'many'"),
     (["--train.learning_rate=1"], "train has no field 'learning_rate'; TrainConfig has: accelerator,"),
     (["--train.decay=never"], "train.decay must be 'halving' or 'cosine' or 'constant', got 'never'"),

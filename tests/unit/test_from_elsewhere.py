@@ -190,7 +190,7 @@ def test_as_onnx_a_model_is_the_same_for_any_number_of_images(page, name, unchec
     shipped = slotlib.load(name)
     model = getattr(shipped, "autoencoder", shipped)
     if slotted := any(isinstance(part, SlotAttention) for part in model.children()):
-        model.slot_attention.num_iterations = 2
+        model.slot_attention.num_iterations = 3
     page.to_onnx.to_onnx(shipped, tmp_path / "model.onnx")
     session = runtime.InferenceSession(tmp_path / "model.onnx")
 

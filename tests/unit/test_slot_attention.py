@@ -678,9 +678,7 @@ def unchecked():
 
 def compare_compiled() -> None:
     for gradient in GRADIENTS:
-        module = build(
-            gradient=gradient, tolerance=0.05, gradient_steps=2, num_iterations=3 if gradient == "implicit" else 2
-        )
+        module = build(gradient=gradient, tolerance=0.05, gradient_steps=2)
         (inputs, mask), start = padded(randn(3, 12, 6, seed=1), 7.0), randn(3, 4, 8, seed=2)
         whole = gradient in ("unrolled", "implicit")  # the others ask autograd for products in between
         compiled = torch.compile(module, backend="eager", fullgraph=whole)

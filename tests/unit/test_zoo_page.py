@@ -250,6 +250,15 @@ def robust(folder, card):
     return path
 
 
+def test_weights_are_published_as_the_nearest_ones_of_ten_bits(publish, tmp_path):
+    publish("mine", [1])
+    trained, published = (slotlib.load(tmp_path / path).state_dict() for path in ("run1/model", "checkpoints/mine"))
+    for name, weights in published.items():
+        assert (weights.view(torch.int32) % 2**13 == 0).all(), name
+        assert ((weights - trained[name]).abs() <= trained[name].abs() * 2**-11).all(), name
+    assert any((weights != trained[name]).any() for name, weights in published.items())
+
+
 def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monkeypatch):
     theirs = tmp_path / "theirs"
     export(slotlib.data.make("tetrominoes", 5, seed=3), theirs, "folder")
