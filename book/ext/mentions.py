@@ -213,7 +213,7 @@ def lead_back(app: Sphinx, doctree: nodes.document, page: str) -> None:
 def link_papers(app: Sphinx, doctree: nodes.document, page: str) -> None:
     """From a link to a paper to its entry among the references, which holds the same link."""
     papers = cast(BibtexDomain, app.env.get_domain("cite")).citations
-    entries = {paper.entry.fields.get("url"): paper for paper in papers}
+    entries = {url: paper for paper in papers if (url := paper.entry.fields.get("url"))}
     for link in doctree.findall(nodes.reference):
         paper = entries.get(link.get("refuri"))
         if paper and page != (references := paper.bibliography_key.docname):

@@ -12,7 +12,7 @@ from slotlib.older import modern
 ROOT = Path(__file__).parents[2]
 
 ZOO = ("tetrominoes", "shapes", "multi_dsprites", "clevr6")
-"""The order of the page; other models follow by name, and failures come last."""
+"""The order of the page; other models follow by name, and what is kept on purpose comes last."""
 PAPER = {"tetrominoes": 0.995, "multi_dsprites": 0.913, "clevr6": 0.988}
 """FG-ARI of drawn masks that Locatello et al. (2020) report."""
 RULES = {"k_means": "*k*-means, colour", "colour_lookup": "colour lookup", "tiles": "tiles"}
@@ -31,7 +31,7 @@ def offer_model_zoo(app: Sphinx, config: Config) -> None:
     cards = {name: modern(card) for name, card in cards.items()}
     cards = {name: card for name, card in cards.items() if "drawn_fg_ari" in card["metrics"][0]}
     measured = json.loads((ROOT / "book/assets/zoo/measured.json").read_text("utf-8"))
-    # What failed has no curve. A model that was not measured yet gets its section all the same.
+    # What is kept on purpose has no curve. A model that was not measured yet gets its section all the same.
     working = [name for name in cards if "iterations" in measured.get(name, {"iterations": {}})]
     working.sort(key=lambda name: (ZOO.index(name) if name in ZOO else len(ZOO), name))
     table = [

@@ -31,8 +31,8 @@ from slotlib.slot_attention import AttentionConfig
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 FOLDER = ROOT / "book" / "assets" / "zoo"
-FAILURES = ("tetrominoes_tiling", "tetrominoes_collapse", "tetrominoes_early", "tetrominoes_alone")
-"""Kept on purpose: a look at two scenes says all there is to say."""
+ON_PURPOSE = ("tetrominoes_tiling", "tetrominoes_collapse", "tetrominoes_early", "tetrominoes_alone")
+"""Failures, and what is unfinished: a look at two scenes says all there is to say."""
 IMAGES = 160
 SCENES_SEED = NOISE_SEED = 0  # as on the cards
 ITERATIONS = 12
@@ -169,12 +169,12 @@ def draw_scores(card: dict[str, Any], iterations: dict[str, list[float]]) -> Fig
 
 def measure(name: str, model: Model, folder: Path) -> dict[str, Any]:
     """Everything that takes time: the numbers of one checkpoint, and the picture of its scenes."""
-    failed = name in FAILURES
-    scenes = fresh_scenes(model.card, WORST_OF if failed else IMAGES)
+    briefly = name in ON_PURPOSE
+    scenes = fresh_scenes(model.card, WORST_OF if briefly else IMAGES)
     batch, output, scores = look(model, scenes.part(0, WORST_OF))
     worst = min(range(WORST_OF), key=scores.__getitem__)
-    rows = [{"scene": i} for i in SHOWN[:2]] if failed else [{"scene": i} for i in SHOWN]
-    rows += [] if failed else [{"scene": worst, "worst_of": WORST_OF}]
+    rows = [{"scene": i} for i in SHOWN[:2]] if briefly else [{"scene": i} for i in SHOWN]
+    rows += [] if briefly else [{"scene": worst, "worst_of": WORST_OF}]
     for row in rows:
         row["objects"] = len(batch["mask"][row["scene"]].unique()) - 1
         row["drawn_fg_ari"] = round(scores[row["scene"]], 5)
@@ -186,7 +186,7 @@ def measure(name: str, model: Model, folder: Path) -> dict[str, Any]:
         "scenes_seed": SCENES_SEED,
         "noise_seed": NOISE_SEED,
         "scenes": rows,
-        **({} if failed else {"iterations": curves(model, scenes)}),
+        **({} if briefly else {"iterations": curves(model, scenes)}),
     }
 
 

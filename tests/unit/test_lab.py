@@ -40,6 +40,12 @@ def fates(golden):
     return script("fates")
 
 
+@pytest.fixture(scope="module")
+def single(fates):
+    """The model of the fates in single precision, loaded before the default is another."""
+    return slotlib.load(fates.MODEL)
+
+
 def script(name):
     spec = importlib.util.spec_from_file_location(name, GOLDEN.parent / f"{name}.py")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # one of them uses the other
@@ -157,12 +163,12 @@ def test_golden_decisions_are_what_slotlib_decides(golden, name):
 @pytest.mark.parametrize("fate", FATES, ids=[fate["name"] for fate in FATES])
 @pytest.mark.usefixtures("double_precision")
 @torch.no_grad()
-def test_golden_fates_are_what_slotlib_finds(fates, fate):
+def test_golden_fates_are_what_slotlib_finds(fates, single, fate):
     model = slotlib.load(fates.MODEL).double()
     stage = lab.stage(fates.dataset(model, fate["pieces"]), [fate["scene"]])
     assert stage["scenes"][0]["things"] == fate["things"], MEND
     known = [each for each in json.loads((GOLDEN / "fates.json").read_text("utf-8")) if each["fate"] == fate["name"]]
-    for before, now in zip(known, fates.answers(model, fate), strict=True):
+    for before, now in zip(known, fates.answers(model, single, fate), strict=True):
         assert before["least"] == pytest.approx(now["least"], rel=1e-3, abs=1e-10), MEND
         if now["converged"]:
             sizes = [[abs(complex(*value)) for value in each["eigenvalues"]] for each in (before, now)]

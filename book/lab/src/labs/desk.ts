@@ -224,6 +224,7 @@ export async function render({ model, el }: { model: Desk; el: HTMLElement }): P
     table.update();
     brush.update();
     hint.textContent = MODELS[model.get("model")].look;
+    hint.hidden = drawing(); // it speaks of scenes as in training
     clear.disabled = model.get("painted") === "";
     for (const [source, parts] of Object.entries(sheets)) {
       for (const part of parts) part.hidden = source !== model.get("source");
