@@ -79,23 +79,31 @@ SEEN = """section => [
 ].join(" ")"""
 
 
+SETTLED = f"""async section => {{
+  const see = {SEEN};
+  for (let tries = {PATIENCE // 50}, shown = see(section), still = 0; tries; tries--) {{
+    await new Promise(resume => setTimeout(resume, 50));
+    const before = shown;
+    shown = see(section);
+    still = shown === before && !section.querySelector("[aria-busy]") ? still + 1 : 0;
+    if (still === 3) return shown;
+  }}
+  return null;
+}}"""
+
+
 def seen(section) -> str:
-    """All that a lab shows but for what its controls say of themselves, once it has stopped changing."""
-    shown, still = section.evaluate(SEEN), 0
-    for _ in range(PATIENCE // 100):
-        section.page.wait_for_timeout(100)
-        shown, before = section.evaluate(SEEN), shown
-        still = still + 1 if shown == before else 0
-        if still == 5:
-            return shown
-    pytest.fail("it never stops changing")
+    """All that a lab shows but for what its controls say of themselves, once it has answered and nothing changes."""
+    shown = section.evaluate(SETTLED)
+    assert shown is not None, "it never stops changing"
+    return shown
 
 
 def changed(section, before: str) -> str:
-    for _ in range(PATIENCE // 100):
+    for _ in range(PATIENCE // 50):
         if section.evaluate(SEEN) != before:
             return seen(section)
-        section.page.wait_for_timeout(100)
+        section.page.wait_for_timeout(50)
     pytest.fail("it shows what it showed before")
 
 

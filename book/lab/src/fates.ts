@@ -13,7 +13,7 @@ const MODEL = "tetrominoes";
 const LONG = 300; // iterations at most
 const TOLERANCE = 1e-10;
 const LAST_START = 5;
-const PAUSE = 80; // ms without a change until eigenvalues are sought: meanwhile a newer picture must not wait for them
+const PAUSE = 80; // ms without a change until what the picture does not need is sought: a newer one must not wait for it
 const METHODS: Method[] = ["plain", "anderson"];
 const CURVE = { width: 320, height: 320 };
 const FRAME = { left: 44, top: 8, right: 310, bottom: 296 };
@@ -37,28 +37,36 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
   const stage = new Stage(remote.exported.stage!);
 
   let scene: Float32Array;
-  let ways: Record<Method, Walk>;
+  let ways: Partial<Record<Method, Walk>>;
   let whose: Rows;
-  let eigenvalues: Complex[] | undefined; // the picture does not wait for them
+  let eigenvalues: Complex[] | undefined;
 
   // --- what is computed ---
 
   let asked = "";
+  const start = () => {
+    const { pieces, count, seed, first } = chosen(model);
+    return { slots: pieces + 1, count, seed, k: (first + model.get("from")) % count };
+  };
+  const walk = (wait: Wait, image: Float32Array, method: Method): Promise<Walk> =>
+    wait(remote.call("walk", image, start(), method, LONG, TOLERANCE));
+  /** What the picture needs. */
   const look = async (wait: Wait): Promise<void> => {
-    const { pieces, count, seed, first, things } = chosen(model);
-    const from = { slots: pieces + 1, count, seed, k: (first + model.get("from")) % count };
-    const about = JSON.stringify([model.get("fate"), from]);
-    if (about !== asked) {
-      const { image } = stage.draw({ ground: [0, 0, 0] as Rgb, things: things.map(fromRow) });
-      const walk = (method: Method): Promise<Walk> => wait(remote.call("walk", image, from, method, LONG, TOLERANCE));
-      ways = { plain: await walk("plain"), anderson: await walk("anderson") };
-      [asked, scene] = [about, image];
-    }
+    const about = JSON.stringify([model.get("fate"), start()]);
+    const image = stage.draw({ ground: [0, 0, 0] as Rgb, things: chosen(model).things.map(fromRow) }).image;
+    const known = about === asked ? ways : {};
+    known[solver()] ??= await walk(wait, image, solver());
+    [asked, scene, ways] = [about, image, known];
     whose = await wait(remote.call("masksOf", scene, way().values[at()]));
     eigenvalues = undefined;
   };
+  /** What it does not wait for. */
+  const complete = async (wait: Wait): Promise<void> => {
+    for (const method of METHODS) ways[method] ??= await walk(wait, scene, method);
+    eigenvalues = await wait(remote.call("eigenvalues", scene, way().values[at()]));
+  };
   const solver = (): Method => model.get("solver") as Method;
-  const way = (): Walk => ways[solver()];
+  const way = (): Walk => ways[solver()]!;
   const at = (): number => best(way(), solver(), model.get("rounds"));
 
   await latest(el, look)();
@@ -75,7 +83,7 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
     const now = model.get("rounds") / LONG;
     curve([[now, 0], [now, 1]], ui.themed(el, "accent"), 1.5);
     METHODS.forEach((method, i) => {
-      const places = ways[method].residuals.map((residual, n): Share => [(n + 1) / LONG, level(residual)]);
+      const places = (ways[method]?.residuals ?? []).map((residual, n): Share => [(n + 1) / LONG, level(residual)]);
       curve(places, ui.slotColour(4 + i), method === solver() ? 2.5 : 1.2);
       if (method === solver()) dots([places[at()]], ui.slotColour(4 + i), 4);
     });
@@ -144,7 +152,7 @@ export async function render({ model, el }: { model: Fates; el: HTMLElement }): 
     await look(wait);
     show();
     await wait(new Promise((resume) => setTimeout(resume, PAUSE, true)));
-    eigenvalues = await wait(remote.call("eigenvalues", scene, way().values[at()]));
+    await complete(wait);
     show();
   });
   show();
