@@ -6,8 +6,8 @@
 and three seeds.
 FOLDER keeps the runs: started again, only what is missing is trained. Every run is scored on 320 fresh scenes from one
 start, by its drawn masks and, of a mixture, by its posterior. data/runs/ablations.csv has a line for each run, also for
-one that failed, and is written anew after each lever; chapter 03 reads it. "The paper's model" is the paper's
-architecture and schedule for as many minutes as the recipe took in the median.
+one that failed, and is written anew after each lever; the appendix "Making it converge" reads it. "The paper's model"
+is the paper's architecture and schedule for as many minutes as the recipe took in the median.
 """
 
 import argparse

@@ -3,7 +3,8 @@
     python -m benchmarks.seeds FOLDER [--jobs 2]
 
 The whole schedule of the recipe and five seeds each, about an hour on two cores; as benchmarks/ablations.py, FOLDER
-keeps the runs. Writes data/runs/seeds.csv, which chapter 03 reads. Its columns, on 1,280 fresh scenes from one start:
+keeps the runs. Writes data/runs/seeds.csv, which "Making it converge" reads. Its columns, on 1,280 fresh scenes from
+one start:
     drawn_fg_ari, posterior_fg_ari    the means;
     failed        share of scenes whose posterior is below `SOLVED`, of all;
     failed_twins  of those in which two pieces of one colour are within two pixels of each other;
