@@ -2,6 +2,7 @@
 
     python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."] [--files CLEVR_v1.0]
     python book/tools/publish.py NAME     # measure again what ships: its card changes, its weights do not
+    python book/tools/publish.py NAME RUN [RUN ...] --more    # further seeds, likewise
 
 The runs differ in their seed only. All of them are measured and reported on the card, from one start and from the best
 of four: by their drawn masks, and a mixture also by its posterior; predicted sets by their average precision. Beside
@@ -89,10 +90,35 @@ def measure_again(name: str) -> None:
     print(found["seeds"][0])
 
 
+def measure_run(run: Path) -> tuple[Model, list[dict[str, Any]], dict[str, Any]]:
+    """The model of a finished run, its card's "metrics", and its entry in "seeds"."""
+    model = rounded(zoo.load(run / "model"))
+    metrics, scores = measure(model)
+    entry = {"seed": model.card["training"]["seed"], "wall_seconds": model.card["wall_seconds"], **scores}
+    print(entry)
+    return model, metrics, entry
+
+
+def add(name: str, runs: Sequence[Path]) -> None:
+    """Further seeds on the card of the model that ships. Raises ValueError for one that is there, or another model."""
+    path = CHECKPOINTS / f"{name}.json"
+    card = json.loads(path.read_text("utf-8"))
+    shipped = zoo.load(CHECKPOINTS / name)
+    for run in runs:
+        model, _, entry = measure_run(run)
+        if model.config != shipped.config:
+            raise ValueError(f"{run} is another model than {name}")
+        if entry["seed"] in [seed["seed"] for seed in card["seeds"]]:
+            raise ValueError(f"seed {entry['seed']} of {run} is on the card of {name} already")
+        card["seeds"].append(entry)
+    checkpoint.write(path, (json.dumps(card, indent=2) + "\n").encode())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--more", action="store_true", help="the runs are further seeds of what ships; it stays")
     parser.add_argument("--machine", help='where each run was trained, such as "one core of an AMD EPYC"')
     parser.add_argument("--files", type=Path, help="scenes by others, on which the shipped model is scored too")
     parser.add_argument("--called", help='what the page calls them, such as "CLEVR\'s own validation pictures"')
@@ -102,14 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not asked.runs:
         measure_again(asked.name)
         return
-    seeds, shipped = [], None
-    for run in asked.runs:
-        model = rounded(zoo.load(run / "model"))
-        metrics, scores = measure(model)
-        seeds.append({"seed": model.card["training"]["seed"], "wall_seconds": model.card["wall_seconds"], **scores})
-        print(seeds[-1])
-        shipped = shipped or (model, metrics)
-    model, metrics = shipped
+    if asked.more:
+        add(asked.name, asked.runs)
+        return
+    (model, metrics, first), *others = map(measure_run, asked.runs)
+    seeds = [first, *(entry for _, _, entry in others)]
     card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
     card |= beside(model, metrics)
     if asked.files:

@@ -189,6 +189,18 @@ def test_measuring_again_changes_the_card_and_not_the_weights(publish, tmp_path)
     assert zoo.load(path).card["seeds"] == again["seeds"]
 
 
+def test_seeds_can_be_added_to_what_ships(publish):
+    first = publish("mine", [0, 1], likelihood=Mixture(0.3))
+    more = publish("mine", [2], ["--more"], likelihood=Mixture(0.3))
+    assert [run["seed"] for run in more["seeds"]] == [0, 1, 2]
+    assert more["seeds"][2]["drawn_fg_ari"] != first["seeds"][0]["drawn_fg_ari"]
+    assert {**more, "seeds": more["seeds"][:2]} == first
+    with pytest.raises(ValueError, match=r"seed 2 of .*run2 is on the card of mine already"):
+        publish("mine", [2], ["--more"], likelihood=Mixture(0.3))
+    with pytest.raises(ValueError, match="run3 is another model than mine"):
+        publish("mine", [3], ["--more"])
+
+
 def test_only_what_changed_is_measured_again(publish, tool, monkeypatch, tmp_path):
     looked = []
     look = tool.look
@@ -305,12 +317,13 @@ def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monk
     assert pieces.count(":alt: ") == pieces.count("```{figure}") == 5
 
 
-def test_the_page_says_how_a_model_counts_that_drops_slots(page, root):
-    card = json.loads((root / "data/checkpoints/adaptive_shapes.json").read_text("utf-8"))
+@pytest.mark.parametrize("frozen", ["shapes", "multi_dsprites"])
+def test_the_page_says_how_a_model_counts_that_drops_slots(page, root, frozen):
+    card = json.loads((root / f"data/checkpoints/adaptive_{frozen}.json").read_text("utf-8"))
     sections = page(root)["zoo_sections"].split("### ")
-    (section,) = (text for text in sections if text.startswith("adaptive_shapes"))
+    (section,) = (text for text in sections if text.startswith(f"adaptive_{frozen}"))
     one, errors = card["metrics"][0], [run["count_error"] for run in card["seeds"]]
     assert len(errors) == 5 and one["count_error"] == errors[0]
     assert f"by {one['count_error']:.2f} on average" in section and f"{one['count_exact']:.0%} of the scenes" in section
-    assert f"(seeds: {min(errors):.3f} to {max(errors):.3f}). All else is `shapes`, frozen" in section
-    assert sum("miss the number of objects" in text for text in sections) == 1
+    assert f"(seeds: {min(errors):.3f} to {max(errors):.3f}). All else is `{frozen}`, frozen" in section
+    assert sum("miss the number of objects" in text for text in sections) == 2
