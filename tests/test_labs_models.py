@@ -384,7 +384,7 @@ def test_a_drawing_stays_for_another_model_of_the_same_scenes_only(browser):
     "settings",
     [
         "",
-        "scene=5&slots=16&iterations=14&start=3",
+        "scene=5&slots=16&iterations=4&start=3",
         "scene=4&slots=6&within=0.5",
         "scene=1&iterations=1&within=inf&threshold=0.1",
         "scene=8&at=0_0.5",
