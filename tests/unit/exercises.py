@@ -9,6 +9,7 @@ import io
 from pathlib import Path
 
 import nbformat
+import torch
 
 CHAPTERS = Path(__file__).parents[2] / "chapters"
 
@@ -25,6 +26,7 @@ class Exercises:
         cells = nbformat.read(CHAPTERS / f"{chapter}.ipynb", as_version=4).cells
         self.sources = {cell.id: cell.source for cell in cells if cell.cell_type == "code"}
         self.names: dict[str, object] = {}
+        self.precision = torch.get_default_dtype()
         with contextlib.redirect_stdout(io.StringIO()):
             for cell in needs:
                 self._run(self.sources[cell], cell)
@@ -41,4 +43,10 @@ class Exercises:
         return said.getvalue()
 
     def _run(self, source: str, name: str) -> None:
-        exec(compile(source, f"<{name}>", "exec"), self.names)
+        others = torch.get_default_dtype()  # some chapters compute in double precision
+        torch.set_default_dtype(self.precision)
+        try:
+            exec(compile(source, f"<{name}>", "exec"), self.names)
+        finally:
+            self.precision = torch.get_default_dtype()
+            torch.set_default_dtype(others)
