@@ -12,12 +12,14 @@ HTML      := book/_build/html
 LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse tetrominoes_early tetrominoes_alone shapes \
               multi_dsprites adaptive_shapes svq_shapes clevr10_sets
 
-# Two processes, one thread each. What is in one file, a chapter for example, stays in one process. What Python has
+# Two processes, one thread each. What is in one file, a chapter for example, stays in one process; files begin in the
+# order in which they are given (else those of few tests come last, and some of them are the longest). What Python has
 # compiled is kept, whatever the shell says: the tests start it some hundred times.
-PYTEST    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile
+PYTEST    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile \
+             --no-loadscope-reorder
 
 # What looks at the built book.
-SITE := tests/test_site.py tests/test_pages.py tests/test_reference.py $(wildcard tests/test_labs*.py) tests/test_colab.py
+SITE := tests/test_colab.py tests/test_pages.py tests/test_site.py $(wildcard tests/test_labs*.py) tests/test_reference.py
 
 .PHONY: help book test lab labs execute stamp lint test-unit test-chapters test-site bench gpu clean
 .NOTPARALLEL:
