@@ -27,20 +27,31 @@ class Exercises:
         self.sources = {cell.id: cell.source for cell in cells if cell.cell_type == "code"}
         self.names: dict[str, object] = {}
         self.precision = torch.get_default_dtype()
+        self.run(*needs)
+
+    def run(self, *cells: str) -> None:
+        """Run cells of the chapter, with what stands in `names`, and drop what they print."""
         with contextlib.redirect_stdout(io.StringIO()):
-            for cell in needs:
+            for cell in cells:
                 self._run(self.sources[cell], cell)
 
     def verdict(self, exercise: str, answer: str) -> str:
         """What is printed when `answer` stands in the starter cell `exercise` in place of what it defines, and the
         starter's last statement, its check, runs."""
+        self.run(exercise)
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run(self.sources[exercise], exercise)
             self._run(answer, "answer")
-        check = ast.unparse(ast.parse(self.sources[exercise]).body[-1])
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            self._run(check, exercise)
+            self._run(self._check(exercise), exercise)
         return said.getvalue()
+
+    def solution(self, number: int) -> str:
+        """The chapter's own answer, up to its check."""
+        return self.sources[f"solution-{number}"].partition("\n" + self._check(f"exercise-{number}"))[0]
+
+    def _check(self, exercise: str) -> str:
+        source = self.sources[exercise]
+        return ast.get_source_segment(source, ast.parse(source).body[-1]) or ""
 
     def _run(self, source: str, name: str) -> None:
         others = torch.get_default_dtype()  # some chapters compute in double precision
@@ -50,3 +61,8 @@ class Exercises:
         finally:
             self.precision = torch.get_default_dtype()
             torch.set_default_dtype(others)
+
+
+def refused(verdict: str) -> list[str]:
+    """The checks that an answer did not pass, with their hints."""
+    return [line for line in verdict.splitlines() if line.startswith("not yet")]

@@ -1,7 +1,7 @@
 """What the checks of chapter 01's exercises let pass, and what they say to the rest."""
 
 import pytest
-from exercises import Exercises
+from exercises import Exercises, refused
 
 NEEDS = ("setup", "imports", "world", *(f"exercise-{number}-check" for number in (1, 2, 3, 4)))
 
@@ -9,15 +9,6 @@ NEEDS = ("setup", "imports", "world", *(f"exercise-{number}-check" for number in
 @pytest.fixture(scope="module")
 def chapter():
     return Exercises("01_attention", *NEEDS)
-
-
-def shipped(chapter, number):
-    """The solution up to its check."""
-    return chapter.sources[f"solution-{number}"].partition("\ncheck_")[0]
-
-
-def refused(verdict):
-    return [line for line in verdict.splitlines() if line.startswith("not yet")]
 
 
 # --- 1: a temperature dial ------------------------------------------------------------------------
@@ -186,5 +177,5 @@ def test_any_right_critical_temperature_passes(chapter, answer):
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_the_solutions_pass_and_the_starters_do_not(chapter, number):
-    assert not refused(chapter.verdict(f"exercise-{number}", shipped(chapter, number)))
+    assert not refused(chapter.verdict(f"exercise-{number}", chapter.solution(number)))
     assert refused(chapter.verdict(f"exercise-{number}", ""))

@@ -1,7 +1,7 @@
 """What the checks of chapter 06's exercises let pass, and what they say to the rest."""
 
 import pytest
-from exercises import Exercises
+from exercises import Exercises, refused
 
 NEEDS = (
     "setup", "imports", "residuals", "trained", "slots-settle", "exact-by-hand",
@@ -12,15 +12,6 @@ NEEDS = (
 @pytest.fixture(scope="module")
 def chapter():
     return Exercises("06_implicit", *NEEDS)
-
-
-def shipped(chapter, number):
-    """The solution up to its check."""
-    return chapter.sources[f"solution-{number}"].partition("\ncheck_")[0]
-
-
-def refused(verdict):
-    return [line for line in verdict.splitlines() if line.startswith("not yet")]
 
 
 # --- 1: how many iterations -------------------------------------------------------------------
@@ -147,5 +138,5 @@ def test_any_right_penalty_passes(chapter):
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_the_solutions_pass_and_the_starters_do_not(chapter, number):
-    assert not refused(chapter.verdict(f"exercise-{number}", shipped(chapter, number)))
+    assert not refused(chapter.verdict(f"exercise-{number}", chapter.solution(number)))
     assert refused(chapter.verdict(f"exercise-{number}", ""))
