@@ -11,6 +11,7 @@ from slotlib.adaptive import AdaptiveAutoencoder, AdaptiveSetPredictor, Adaptive
 from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder
 from slotlib.model import Draws, Model, Ramp
 from slotlib.outlined import OutlinedAutoencoder
+from slotlib.outlined_svq import OutlinedSVQAutoencoder
 from slotlib.patches import PatchVQVAE
 from slotlib.prior import CodePrior
 from slotlib.set_prediction import SetPredictor, SetPredictorConfig
@@ -29,6 +30,7 @@ __all__ = [
     "Draws",
     "Model",
     "OutlinedAutoencoder",
+    "OutlinedSVQAutoencoder",
     "PatchVQVAE",
     "Ramp",
     "SVQAutoencoder",

@@ -135,11 +135,17 @@ class OutlinedAutoencoder(SlotAutoencoder):
         target = (images * 2 - 1)[:, :, *lines]
         draft = self.decoder.draft(slots, *lines)
         whose = self.whose(draft, target, keep).detach()
-        return [draft, self.decoder.added(draft, self.decoder.read(slots, whose, *lines), *lines)], target
+        return [draft, self.decoder.added(draft, self.read(slots, whose, *lines), *lines)], target
 
     def second_look(self, slots: Slots, images: Images, keep: Keep | None = None) -> Float[Tensor, "batch slots more"]:
         """The slots, followed by outline and centre: what `OutlinedDecoder` draws from."""
-        return self.decoder.read(slots, self.whose(self.decoder.draft(slots), images * 2 - 1, keep))
+        return self.read(slots, self.whose(self.decoder.draft(slots), images * 2 - 1, keep))
+
+    def read(
+        self, slots: Slots, whose: Masks, rows: slice = slice(None), columns: slice = slice(None)
+    ) -> Float[Tensor, "batch slots more"]:
+        """What the decoder reads of outlines, see `OutlinedDecoder.read`. A subclass may say it with less."""
+        return self.decoder.read(slots, whose, rows, columns)
 
     def whose(self, draft: Drawing, target: Float[Tensor, "batch 3 *area"], keep: Keep | None) -> Masks:
         """The posterior of a draft, among the slots that are kept."""

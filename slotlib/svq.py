@@ -209,9 +209,9 @@ class SVQOutput(NamedTuple):
     attention: Float[Tensor, "batch slots h w"]
     drawn_masks: Masks
     codes: Codes
-    error: Float[Tensor, "blocks"]
-    """Mean squared distance between the last iteration's slots and their codes, over all images and restarts; NaN while
-    slots are continuous."""
+    error: Float[Tensor, "learned"]
+    """Mean squared distance between the last iteration's slots and their codes, block by block of slot attention, over
+    all images and restarts; NaN while slots are continuous."""
 
 
 def mean_cost(iterations: Sequence[Quantised]) -> Float[Tensor, ""]:
@@ -271,15 +271,15 @@ class Tokeniser:
         error = columns["quantisation_error"].mean(dim=0)
         # While slots are continuous the codes that lie closest mean nothing.
         usage = use(columns["codes"], self.quantizer.num_codes)._asdict()
-        blocks = {name: torch.where(error.isnan(), error, each) for name, each in usage.items()}
+        blocks = {name: each.masked_fill(error.isnan().any(), math.nan) for name, each in usage.items()}
         scores = super().summarise(others)  # pyright: ignore[reportAttributeAccessIssue]  # the model's
         for name, each in {**blocks, "quantisation_error": error}.items():
             scores |= {name: each.mean().item(), **{f"{name}_{i}": one.item() for i, one in enumerate(each)}}
         return scores
 
 
-def code_columns(codes: Codes, error: Float[Tensor, "blocks"]) -> dict[str, Tensor]:
-    """What a tokeniser's `judge` says of codes, scene by scene."""
+def code_columns(codes: Codes, error: Float[Tensor, "learned"]) -> dict[str, Tensor]:
+    """What a tokeniser's `judge` says of codes, scene by scene. The error is of blocks whose codes are learned."""
     return {"codes": codes, "quantisation_error": error.expand(len(codes), -1)}
 
 
@@ -331,13 +331,19 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
         if config.colour_lead and self._colour_blocks() < 2:
             raise ValueError(
                 "colour_lead needs a decoder that reads colours from at least two of "
-                f"{self.quantizer.num_blocks} blocks (colour_dims), got {config.colour_lead}"
+                f"{self.slot_attention.quantizer.num_blocks} blocks (colour_dims), got {config.colour_lead}"
             )
+
+    @property
+    def painter(self) -> nn.Module:
+        """What reads colours from slots."""
+        return self.decoder
 
     def _colour_blocks(self) -> int:
         """How many blocks the decoder now reads colours from; 0: all."""
-        width = self.quantizer.dim // self.quantizer.num_blocks
-        return self.decoder.colour_dims // width if isinstance(self.decoder, SeparableDecoder) else 0
+        quantizer, painter = self.slot_attention.quantizer, self.painter
+        width = quantizer.dim // quantizer.num_blocks
+        return painter.colour_dims // width if isinstance(painter, SeparableDecoder) else 0
 
     def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
         """The autoencoder's loss; the quantiser's, averaged over the iterations that carry a gradient; `lead_cost`."""
@@ -351,9 +357,9 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
     def lead_cost(self, slots: Slots) -> Float[Tensor, ""]:
         """The mean squared difference between colours painted from the first block alone, the others being 0, and from
         all blocks for colour. No gradient goes through the latter: they are what the first block is to follow."""
-        decoder: Any = self.decoder
+        decoder: Any = self.painter
         number = torch.arange(slots.shape[-1], device=slots.device)
-        width = slots.shape[-1] // self.quantizer.num_blocks
+        width = slots.shape[-1] // self.slot_attention.quantizer.num_blocks
         first, every = (slots.masked_fill(number >= dims, 0) for dims in (width, decoder.colour_dims))
         return F.mse_loss(decoder.slot_colour(first), decoder.slot_colour(every).detach())
 
@@ -379,7 +385,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
         features = self.encode(images)
         bound = self.bind(features, draws, num_slots, num_iterations, restarts)
         output = self.drawn(images, bound, features.shape[1:3], restarts)
-        error = last_error(bound, self.quantizer.num_blocks)
+        error = last_error(bound, self.slot_attention.quantizer.num_blocks)
         return SVQOutput(**output._asdict(), codes=self.quantizer.nearest(output.slots), error=error)
 
     @torch.no_grad()
@@ -395,27 +401,28 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
 # --- synonyms ---
 
 
-def _check_slots(model: Tokeniser) -> None:
-    if not (isinstance(model, Tokeniser) and model.is_set):
+def _learned_codes(model: Any) -> Quantizer:
+    if not isinstance(model, WithCodedSlots):
         raise ValueError(f"model must be one whose slots are codes, got a {type(model).__name__}")
+    return model.slot_attention.quantizer
 
 
 @torch.no_grad()
 def exchange_effects(
     model: Tokeniser, images: Images, least: int = 20, generator: torch.Generator | None = None
 ) -> Float[Tensor, "blocks codes codes"]:
-    """How much the drawing of a scene changes when one of its codes is exchanged for another: the squared error, summed
-    over the picture, as a mean over the exchanges that were tried. NaN for pairs of which none was.
+    """How much the drawing of a scene changes when one of slot attention's codes is exchanged for another: the squared
+    error, summed over the picture, as a mean over the exchanges that were tried. NaN for pairs of which none was.
 
     In every scene one slot that owns at least `least` pixels is drawn with each code in each of its blocks. Blocks ×
     codes × batch drawings, about a minute for 100 scenes, 16 blocks and 16 codes on one CPU core.
 
     Raises ValueError for a model whose codes are not of slots, or an image in which no slot owns so many pixels.
     """
-    _check_slots(model)
+    quantizer = _learned_codes(model)
     check.whole("least", least, least=0)
     output = model(images, generator=generator)
-    blocks, size = model.quantizer.num_blocks, model.quantizer.num_codes
+    blocks, size = quantizer.num_blocks, quantizer.num_codes
     large = pixels_owned(output.masks) >= least
     if not large.any(dim=1).all():
         raise ValueError(f"least must be few enough pixels that a slot in every image owns them, got {least}")
@@ -451,9 +458,9 @@ def merge_synonyms(
     """
     from sklearn.cluster import AgglomerativeClustering
 
-    _check_slots(model)
+    quantizer = _learned_codes(model)
     check.number("share", share)
-    if not isinstance(model.quantizer, VectorQuantizer) or model.quantizer.shared:
+    if not isinstance(quantizer, VectorQuantizer) or quantizer.shared:
         raise ValueError("only codes of a VectorQuantizer with a codebook per block can be merged")
     words = []
     for block, effect in enumerate(exchange_effects(model, images, generator=generator).cpu()):
@@ -473,7 +480,7 @@ def merge_synonyms(
         groups = [[code for code in range(size) if label[code] == n] for n in range(label.max() + 1)]
         for group in groups:
             if len(group) > 1:
-                model.quantizer.merge(block, group)
+                quantizer.merge(block, group)
         words.append(groups)
     return words
 

@@ -41,6 +41,7 @@ def run(*command: object, cwd: Path = ROOT, **environment: str) -> str:
 def attempt(*command: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
     # Neither this run's PYTHONPATH nor a SLOTLIB_SOURCE of the user's may leak in.
     inherited = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "SLOTLIB_SOURCE")}
+    inherited["PIP_NO_COMPILE"] = "1"  # of some ten thousand files these tests import a few hundred
     return subprocess.run(
         [str(part) for part in command],
         cwd=cwd,

@@ -375,12 +375,19 @@ TROUBLES = {
 }
 
 
-REST = """() => {
-  const page = document.querySelector("article").cloneNode(true);
-  page.querySelector("section[data-lab]").remove();
-  return page.innerHTML;
+REST = """async () => {
+  const read = () => {
+    const page = document.querySelector("article").cloneNode(true);
+    page.querySelector("section[data-lab]").remove();
+    return page.innerHTML;
+  };
+  for (let before = null, now = read(); ; before = now, now = read()) {
+    if (before === now) return now;
+    await new Promise(resume => setTimeout(resume, 500));
+  }
 }"""
-"""All of a page but its lab."""
+"""All of a page but its lab, once nothing changes there: the theme gives what scrolls a place among what the keyboard
+reaches, 300 ms after the page has its size."""
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
