@@ -90,27 +90,27 @@ def measure_again(name: str) -> None:
     print(found["seeds"][0])
 
 
-def measure_run(run: Path) -> tuple[Model, list[dict[str, Any]], dict[str, Any]]:
-    """The model of a finished run, its card's "metrics", and its entry in "seeds"."""
-    model = rounded(zoo.load(run / "model"))
+def measure_run(model: Model) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The "metrics" of a finished run's card, and its entry in "seeds"."""
     metrics, scores = measure(model)
     entry = {"seed": model.card["training"]["seed"], "wall_seconds": model.card["wall_seconds"], **scores}
     print(entry)
-    return model, metrics, entry
+    return metrics, entry
 
 
 def add(name: str, runs: Sequence[Path]) -> None:
     """Further seeds on the card of the model that ships. Raises ValueError for one that is there, or another model."""
     path = CHECKPOINTS / f"{name}.json"
     card = json.loads(path.read_text("utf-8"))
-    shipped = zoo.load(CHECKPOINTS / name)
-    for run in runs:
-        model, _, entry = measure_run(run)
+    shipped, seeds = zoo.load(CHECKPOINTS / name), {entry["seed"] for entry in card["seeds"]}
+    models = [rounded(zoo.load(run / "model")) for run in runs]
+    for run, model in zip(runs, models, strict=True):
         if model.config != shipped.config:
             raise ValueError(f"{run} is another model than {name}")
-        if entry["seed"] in [seed["seed"] for seed in card["seeds"]]:
-            raise ValueError(f"seed {entry['seed']} of {run} is on the card of {name} already")
-        card["seeds"].append(entry)
+        if (seed := model.card["training"]["seed"]) in seeds:
+            raise ValueError(f"seed {seed} of {run} is on the card of {name} already")
+        seeds.add(seed)
+    card["seeds"] += [measure_run(model)[1] for model in models]
     checkpoint.write(path, (json.dumps(card, indent=2) + "\n").encode())
 
 
@@ -131,8 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.more:
         add(asked.name, asked.runs)
         return
-    (model, metrics, first), *others = map(measure_run, asked.runs)
-    seeds = [first, *(entry for _, _, entry in others)]
+    model, *more = (rounded(zoo.load(run / "model")) for run in asked.runs)
+    metrics, first = measure_run(model)
+    seeds = [first, *(measure_run(other)[1] for other in more)]
     card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
     card |= beside(model, metrics)
     if asked.files:

@@ -108,7 +108,7 @@ def draw_scenes(batch: dict[str, Any], output: AutoencoderOutput, rows: list[dic
         gridspec_kw={"wspace": 0.06, "hspace": 0.06},
     )
     for axis, title in zip(axes[0], [*titles, *(f"slot {n + 1}" for n in range(count))], strict=True):
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=min(8, 88 / axes.shape[1]))  # beside one another, however many
     for row, line in zip(rows, axes, strict=True):
         i = row["scene"]
         order = output.drawn_masks[i].mean(dim=(1, 2)).argsort(descending=True)

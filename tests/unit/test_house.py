@@ -25,7 +25,7 @@ GROUPS = {
     "parts": "attention baselines counting decoders diagnosis encoders implicit latents likelihoods matching metrics "
     "slot_attention vq",
     "pictures": "course plots widgets",
-    "models": "adaptive autoencoder outlined patches prior set_prediction slate svq",
+    "models": "adaptive autoencoder outlined outlined_svq patches prior set_prediction slate svq",
     "loop": "evaluation training",
     "commands": "cli lab sweep",
 }
