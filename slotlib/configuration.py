@@ -196,17 +196,16 @@ def _family(base: type) -> list[type]:
 def choices(base: Any) -> list[str]:
     """What a class_path may say: `base` and the classes below it, as far as they can be made.
 
-    Others only stand between: the root, which says that parts build something, parts that add nothing to it, models
-    without a configuration of their own.
+    Others only stand between: parts that do not say what they build, models without a configuration of their own.
     """
-    root = next((kind for kind in reversed(base.__mro__) if hasattr(kind, "build")), base)
-    between = getattr(root, "build", None)
-    return sorted(
-        path(kind)
-        for kind in _family(base)
-        if kind is not root
-        and (getattr(kind, "build", None) is not between or "config" in inspect.get_annotations(kind))
-    )
+    return sorted(path(kind) for kind in _family(base) if _complete(kind))
+
+
+def _complete(kind: Any) -> bool:
+    build = getattr(kind, "build", None)
+    if build is None:
+        return inspect.get_annotations(kind).get("config", Any) is not Any
+    return not getattr(build, "__isabstractmethod__", False)
 
 
 class Field(NamedTuple):

@@ -5,6 +5,7 @@ Each slot is drawn on its own; how the drawings are laid over one another is a l
 `DecoderConfig` with a `build`, and a module below `Decoder`.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -71,6 +72,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         check.whole("channels", self.channels)
 
+    @abstractmethod
     def build(self, slot_dim: int, resolution: int) -> Decoder:
         """A fresh decoder for square images of `resolution` pixels."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it builds")

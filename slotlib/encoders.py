@@ -5,6 +5,7 @@ returns a module from images in [-1, 1] `[batch, 3, H, W]` to `[batch, h, w, dim
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         check.whole("channels", self.channels)
 
+    @abstractmethod
     def build(self, dim: int) -> nn.Module:
         """A fresh encoder whose features have width `dim`."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it builds")

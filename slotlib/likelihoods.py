@@ -8,6 +8,7 @@ These masks are sharp where the drawings are soft, but they have seen the image.
 Each likelihood has a configuration, which builds it. Colours and images are in [-1, 1] here.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +88,7 @@ class Likelihood(nn.Module):
 class LikelihoodConfig:
     """What all likelihoods have."""
 
+    @abstractmethod
     def build(self) -> Likelihood:
         raise NotImplementedError(f"{type(self).__name__} does not say what it builds")
 

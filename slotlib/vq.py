@@ -9,6 +9,7 @@ Layers that keep blocks apart, linear, LayerNorm and GRU, are at the end.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -469,6 +470,7 @@ class QuantizerConfig:
     num_blocks: int = 1
     """Blocks that a vector is cut into, each with a codebook of its own."""
 
+    @abstractmethod
     def build(self, dim: int) -> Quantizer:
         """A fresh quantiser for vectors of width `dim`."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it builds")

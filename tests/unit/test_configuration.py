@@ -1,12 +1,15 @@
 """Configurations in plain form: what is written is read back, what does not fit is named."""
 
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
 
 from slotlib.configuration import choices, described, made, named, path, plain
+from slotlib.decoders import DecoderConfig
 from slotlib.model import Model, Ramp
+from slotlib.slot_attention import AttentionConfig
 
 
 @dataclass
@@ -15,6 +18,7 @@ class Brush:
     """Of a stroke,
     in pixels."""
 
+    @abstractmethod
     def build(self):
         raise NotImplementedError
 
@@ -142,7 +146,10 @@ def test_a_class_is_found_by_its_name_or_its_path():
 
 def test_choices_are_what_can_be_built():
     assert [each.rpartition(".")[2] for each in choices(Brush)] == ["Flat", "Round"]
-    assert {"SlotAutoencoder", "SVQAutoencoder", "SetPredictor"} <= set(choices(Model))
+    models = choices(Model)
+    assert {"SlotAutoencoder", "SVQAutoencoder", "SetPredictor"} <= set(models) and "Model" not in models
+    assert choices(AttentionConfig) == ["AttentionConfig", "QuantisedAttentionConfig"]
+    assert choices(DecoderConfig) == ["Broadcast", "Coordinate", "Separable"]
 
 
 def test_every_field_is_described_by_what_stands_below_it():
