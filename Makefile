@@ -21,6 +21,11 @@ PYTEST    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) 
 # What looks at the built book.
 SITE := tests/test_colab.py tests/test_pages.py tests/test_site.py $(wildcard tests/test_labs*.py) tests/test_reference.py
 
+# The other tests. Those files that take longest begin, or one process waits for another at the end.
+LONGEST := $(patsubst %,tests/unit/test_%.py,training your_own resume svq speedrun sweep zoo_page from_elsewhere compiled \
+             zoo set_prediction adaptive)
+UNIT := $(LONGEST) $(filter-out $(LONGEST) $(SITE),$(sort $(shell find tests -name 'test_*.py')))
+
 .PHONY: help book test lab labs execute stamp lint test-unit test-chapters test-site bench gpu clean
 .NOTPARALLEL:
 
@@ -94,7 +99,7 @@ lint: $(INSTALLED)
 	$(RUN) book/tools/stamp.py --check
 
 test-unit: $(INSTALLED)
-	$(PYTEST) -p no:nbval tests $(SITE:%=--ignore %)
+	$(PYTEST) -p no:nbval $(UNIT)
 
 # nbval runs every notebook and compares each output with the stored one.
 test-chapters: $(INSTALLED)

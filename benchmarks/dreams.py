@@ -27,8 +27,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,6 +89,9 @@ def variation(first: Int[Tensor, "scenes"], second: Int[Tensor, "scenes"]) -> fl
 
 def judge_properties(first: Tensor, second: Tensor, seed: int) -> float:
     """Area under the ROC curve of boosted trees."""
+    from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
+    from sklearn.metrics import roc_auc_score
+
     x, y, learns = _shuffled(first, second, seed)
     judge = HistGradientBoostingClassifier(random_state=seed).fit(x[learns], y[learns])
     return roc_auc_score(y[~learns], judge.predict_proba(x[~learns])[:, 1])
@@ -98,6 +99,8 @@ def judge_properties(first: Tensor, second: Tensor, seed: int) -> float:
 
 def judge_pixels(first: Tensor, second: Tensor, seed: int, steps: int = 300) -> float:
     """Area under the ROC curve of a small convolutional network."""
+    from sklearn.metrics import roc_auc_score
+
     x, y, learns = _shuffled(first, second, seed)
     torch.manual_seed(seed)
     judge = nn.Sequential(

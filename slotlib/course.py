@@ -84,12 +84,12 @@ def describe_device() -> str:
 
 
 def describe_timing(chapter: str) -> str:
-    """The chapter's measured run time on CPU and GPU, as recorded by `make execute`."""
+    """The chapter's run time on CPU and GPU, where `make execute` has measured it."""
     measured = read_timings().get(chapter, {})
     cpu, gpu = measured.get("cpu"), measured.get("gpu")
-    on_cpu = f"{cpu['seconds']} s on {_plural(cpu['cores'], 'CPU core')}" if cpu else "CPU not measured yet"
-    on_gpu = f"{gpu['seconds']} s on one {gpu['processor']}" if gpu else "GPU not measured yet"
-    return f"{on_cpu}; {on_gpu}"
+    times = [f"{cpu['seconds']} s on {_plural(cpu['cores'], 'CPU core')}"] if cpu else []
+    times += [f"{gpu['seconds']} s on one {gpu['processor']}"] if gpu else []
+    return "; ".join(times) or "not measured yet"
 
 
 def read_timings() -> dict[str, dict[str, dict[str, object]]]:

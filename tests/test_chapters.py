@@ -9,7 +9,6 @@ import re
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -27,6 +26,8 @@ every_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.
 
 
 def read(path):
+    import nbformat  # slow to import, and all processes collect this file
+
     return nbformat.read(path, as_version=4)
 
 
@@ -57,6 +58,8 @@ def pictures(cell):
 
 @every_notebook
 def test_the_file_is_a_clean_notebook(path):
+    import nbformat
+
     notebook = read(path)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)

@@ -315,7 +315,7 @@ def test_two_hundred_words_take_a_minute_and_the_short_path_takes_what_it_names(
     )
     app, document = chapter(opening, first, second)
     pages.tell_time(app, document)
-    assert document[0][1].astext().startswith("About 5 minutes of reading. The short path")
+    assert document[0][1].astext().startswith("About 5 minutes of reading. Without what is marked")
     assert document[0][1].astext().endswith("takes 2 minutes.")
     assert pages.DETOUR in second["classes"] and pages.DETOUR not in first["classes"]
 

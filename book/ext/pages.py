@@ -60,7 +60,7 @@ def tell_time(app: Sphinx, doctree: nodes.document) -> None:
         for section in detours:
             section["classes"].append(DETOUR)
         left = _minutes(chapter, *detours)
-        told.append(f". The short path leaves out what is marked ▹ and takes {left} minutes")
+        told.append(f". Without what is marked ▹, the short path takes {left} minutes")
     chapter.insert(1, nodes.paragraph("", "".join(told) + ".", classes=["reading-time"]))
 
 

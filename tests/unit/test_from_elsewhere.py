@@ -183,14 +183,14 @@ def unchecked():
 
 @pytest.mark.parametrize("name", ["tetrominoes_collapse", "clevr10_sets", "svq_shapes", "patches_shapes"])
 def test_as_onnx_a_model_is_the_same_for_any_number_of_images(page, name, unchecked, tmp_path):
-    """One of every kind that ships, with three iterations, for a graph has each of them; of slot autoencoders the one
+    """One of every kind that ships, with two iterations, for a graph has each of them; of slot autoencoders the one
     with empty slots."""
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     shipped = slotlib.load(name)
     model = getattr(shipped, "autoencoder", shipped)
     if slotted := any(isinstance(part, SlotAttention) for part in model.children()):
-        model.slot_attention.num_iterations = 3
+        model.slot_attention.num_iterations = 2
     page.to_onnx.to_onnx(shipped, tmp_path / "model.onnx")
     session = runtime.InferenceSession(tmp_path / "model.onnx")
 

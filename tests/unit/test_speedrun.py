@@ -40,7 +40,7 @@ model:
     decoder: {class_path: Separable, init_args: {channels: 8, rank: 2, colour: slot}}
     likelihood: {class_path: Mixture}
 data: {name: tetrominoes}
-train: {steps: 130, batch_size: 2, log_every: 100, save_every: 1000}
+train: {steps: 13, batch_size: 2, log_every: 100, save_every: 1000}
 """
 
 
@@ -52,6 +52,13 @@ def tiny(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return Run("recipe", str(path), 1, 0, minutes=5)
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Evaluations every ten steps, of two batches."""
+    monkeypatch.setitem(speedrun.EVERY, "recipe", 10)
+    monkeypatch.setattr(speedrun, "IMAGES", 128)
 
 
 def result(*scores, seed=0, minutes=20, ended="capped", contestant="recipe", cores=1, every=60):
@@ -192,24 +199,24 @@ def judging(value, seconds=0.0):
     return judge
 
 
-def test_everything_counts_but_evaluation(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(SlotAutoencoder, "judge", judging(0.5, seconds=0.2))  # five batches of 64
+def test_everything_counts_but_evaluation(tiny, often, tmp_path, monkeypatch):
+    monkeypatch.setattr(SlotAutoencoder, "judge", judging(0.5, seconds=0.5))  # two batches of 64
     before = time.monotonic()
     record = measure(tiny, before - 100, tmp_path / "run")
     passed = time.monotonic() - before
     assert record["ended"] == "finished"
-    assert record["curve"]["step"] == [100, 130]
+    assert record["curve"]["step"] == [10, 13]
     assert record["curve"]["drawn_fg_ari"] == [0.5] * 2
     end = record["curve"]["seconds"][-1]
     assert 100 < end <= 100 + passed - 1  # one evaluation lies before the last one
 
 
 @pytest.mark.parametrize(("score", "minutes", "ended"), [(0.99, 5, "reached"), (0.5, 1e-9, "capped")])
-def test_a_decided_run_stops(tiny, tmp_path, monkeypatch, score, minutes, ended):
+def test_a_decided_run_stops(tiny, often, tmp_path, monkeypatch, score, minutes, ended):
     monkeypatch.setattr(SlotAutoencoder, "judge", judging(score))
     run = Run(tiny.contestant, tiny.config, 1, 0, minutes)
     record = measure(run, time.monotonic(), tmp_path / "run")
-    assert (record["ended"], record["curve"]["step"]) == (ended, [100])
+    assert (record["ended"], record["curve"]["step"]) == (ended, [10])
 
 
 # --- the peer ---------------------------------------------------------------------------------
@@ -350,10 +357,11 @@ def test_a_process_of_its_own_measures_a_run(tiny, tmp_path):
     assert record["machine"]["threads"] == "1"
     assert record["configuration"]["train"]["batch_size"] == 2
 
-    # Training, scenes and scores are those of `slotlib train`.
-    flags = "--train.accelerator=cpu", "--train.seed=3", "--train.eval_every=100", "--train.steps=100"
+    # Training, scenes and scores are those of `slotlib train`, at the last of the 13 steps, the first to be evaluated.
+    flags = "--train.accelerator=cpu", "--train.seed=3"
     training.train(speedrun.cli.read_config(tiny.config, *flags), tmp_path / "plain", progress=False)
     log = read_log(tmp_path / "plain")
+    assert record["curve"]["step"] == [13] == log["step"]
     for name in ("drawn_fg_ari", "posterior_fg_ari"):
         assert record["curve"][name][0] == pytest.approx(log[name][-1], abs=1e-4)
 

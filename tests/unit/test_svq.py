@@ -3,9 +3,6 @@
 import dataclasses
 import itertools
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -543,6 +540,7 @@ def test_slots_stay_continuous_until_their_time(tmp_path):
 
 
 def compare_compiled() -> None:
+    """For test_compiled.py: compiled, padding changes no code, and a loss has the same gradient."""
     module = of_any_kind(Nearest(2, 6), "implicit", 2, "gaussian", 0)
     (x, mask), start = padded(randn(2, 10, 5).double()), randn(2, 3, 8, seed=1).double()
     compiled = torch.compile(module, backend="eager", fullgraph=True)
@@ -560,13 +558,6 @@ def compare_compiled() -> None:
         assert (one.grad is None) == (other.grad is None), name
         if one.grad is not None:
             close(one.grad, other.grad, rtol=1e-3, atol=1e-6)
-
-
-def test_compiled_padding_changes_no_code_and_a_loss_has_the_same_gradient():
-    # In a process of its own: a compiler cannot follow the comparison of calls with annotations.
-    code = "import test_svq; test_svq.compare_compiled()"
-    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
 
 
 def test_a_run_leaves_its_card_and_how_its_codes_are_used(trained):

@@ -148,7 +148,8 @@ def test_the_full_frame_holds_the_cut_out():
         ({"num_objects": 16, "resolution": 16, "min_visible": 1000}, "no room for 16 objects"),
     ],
 )
-def test_wrong_options(options, message):
+def test_wrong_options(options, message, monkeypatch):
+    monkeypatch.setattr(clevr, "_ROUNDS", 20)  # before giving up
     with pytest.raises(ValueError, match=message):
         clevr.draw(0, torch.arange(1), **options)
 

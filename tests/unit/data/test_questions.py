@@ -1,5 +1,7 @@
 """Questions are programs on sets; their answers must not depend on how a set is written down."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -63,8 +65,13 @@ def test_answers_and_words_of_a_scene_known_by_heart(question, expected, words):
     assert text(question) == words
 
 
+@functools.cache
+def scene_of(number):
+    return data.make("clevr", 50, seed=3, resolution=16, min_visible=50)[number]
+
+
 def scene_and_questions(seed, count=20):
-    scene = data.make("clevr", 50, seed=3, resolution=16, min_visible=50)[seed % 50]
+    scene = scene_of(seed % 50)
     rows, behind = clevr_targets(scene["objects"]), tuple(scene["behind"].tolist())
     return rows, behind, ask(read(rows), behind, count, torch.Generator().manual_seed(seed))
 

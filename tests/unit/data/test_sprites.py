@@ -55,20 +55,23 @@ def inside(name: str, objects: dict, k: int, zoom: float, points: np.ndarray) ->
     return np.maximum(np.abs(u), np.abs(v)) < math.sqrt(area) / 2
 
 
-def redrawn(name: str, scene: dict, background: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray, list]:
-    """Name and colour at every point of a fine grid, painted from back to front, and the points each object covers."""
+def covered(name: str, objects: dict, resolution: int) -> list[np.ndarray]:
+    """Which points of a fine grid each object covers, from back to front."""
     points = (np.arange(resolution * FINE) + 0.5) / FINE
+    return [inside(name, objects, k, resolution / 64, points) for k in range(int(objects["present"].sum()))]
+
+
+def redrawn(name: str, scene: dict, background: np.ndarray, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """Name and colour at every point of a fine grid, painted from back to front."""
     labels = np.zeros((resolution * FINE,) * 2, dtype=int)
-    palette, whole = [background], []
-    for k in range(int(scene["objects"]["present"].sum())):
-        own = inside(name, scene["objects"], k, resolution / 64, points)
+    palette = [background]
+    for k, own in enumerate(covered(name, scene["objects"], resolution)):
         labels[own] = k + 1
-        whole.append(own)
         colour = scene["objects"]["colour"][k]
         palette.append(
             np.array(list(shapes.COLOURS.values())[colour]) / 255 if name == "shapes" else colour.numpy().astype(float)
         )
-    return labels, np.array(palette)[labels], whole
+    return labels, np.array(palette)[labels]
 
 
 def blocks(fine: np.ndarray) -> np.ndarray:
@@ -84,7 +87,7 @@ def test_image_mask_and_properties_tell_one_story(name, options, num_objects, re
     for scene in scenes.__getitems__(range(12)):
         image, mask = scene["image"].permute(1, 2, 0).double().numpy(), scene["mask"].numpy()
         background = np.array(shapes.BACKGROUND) / 255 if name == "shapes" else image[0, 0]
-        labels, colours, _ = redrawn(name, scene, background, resolution)
+        labels, colours = redrawn(name, scene, background, resolution)
         # Flat: this pixel and its neighbours show one thing.
         points = blocks(labels)
         around = np.pad(points, ((1, 1), (1, 1), (0, 0)), mode="edge")
@@ -105,8 +108,7 @@ def test_every_object_shows_at_least_the_stated_share_of_itself(name, options):
     for least in (0.25, 0.5, 0.9):
         scenes = make(name, 8, seed=5, num_objects=6, min_visible=least, **options)
         for scene in scenes.__getitems__(range(8)):
-            _, _, whole = redrawn(name, scene, np.zeros(3), 64)
-            for k, own in enumerate(whole):
+            for k, own in enumerate(covered(name, scene["objects"], 64)):
                 surely = blocks(own).mean(-1) > 0.8  # some of the object's pixels
                 assert (scene["mask"].numpy() == k + 1).sum() >= least * surely.sum()
 
@@ -119,7 +121,7 @@ def test_without_that_rule_some_objects_are_hidden_and_with_all_of_it_none_overl
     assert min(seen) < 8
     apart = make(name, 40, num_objects=3, min_visible=1, **look)
     for scene in apart.__getitems__(range(40)):
-        whole = redrawn(name, scene, np.zeros(3), 64)[2]
+        whole = covered(name, scene["objects"], 64)
         overlap = blocks(sum(own.astype(int) for own in whole) > 1).mean(-1)
         assert overlap.max() < 0.75  # edges may meet within a pixel
 
