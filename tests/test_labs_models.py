@@ -92,7 +92,7 @@ def test_without_its_weights_it_says_so_in_a_sentence(browser, name):
     "settings",
     [
         "",
-        "scene=7&slots=12&start=3&noise=true&toss=5&temperature=0.4",
+        "by=trained&scene=7&slots=12&start=3&noise=true&toss=5&temperature=0.4",
         "scene=2&by=soft&noise=true&toss=11&temperature=1.6",
         "scene=5&by=soft&slots=2&temperature=0.1",
         "scene=6&by=price&price=0.02&slots=7",

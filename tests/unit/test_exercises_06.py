@@ -58,7 +58,7 @@ def exact_gradient(value, z, g):
         return torch.autograd.grad(value, z, w, retain_graph=True)[0]
 
 """
-TRANSPOSED = """    J = torch.autograd.functional.jacobian(lambda s: f(s, w, x), z.detach())
+TRANSPOSED = """    J = torch.autograd.functional.jacobian(lambda s: f(s, weights, x), z.detach())
     J = torch.stack([J[i, :, i] for i in range(3)])
     return torch.linalg.solve(torch.eye(12) - J{}, g)"""
 

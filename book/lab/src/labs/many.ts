@@ -19,14 +19,14 @@ const [COOLEST, WARMEST] = [0.1, 2];
 const [CHEAPEST, DEAREST] = [1e-5, 1]; // prices that the curve shows
 
 export const settings = {
-  scene: range(0, 7, 4),
+  scene: range(0, 7, 2),
   slots: range(2, 12, 10),
   start: range(0, 20, 0),
-  by: choice({ trained: "trained, 0 or 1", soft: "trained, soft weights", price: "by hand, by their price" }, "trained"),
+  by: choice({ price: "by hand, by their price", trained: "trained, 0 or 1", soft: "trained, soft weights" }, "price"),
   noise: flag(false),
   toss: range(0, 99, 0),
   temperature: range(COOLEST, WARMEST, 1, 0.1),
-  price: range(0, 0.04, 0.002, 0.0004),
+  price: range(0, 0.04, 0.016, 0.0004), // dearer than one of the objects there
   things: things(),
 };
 
@@ -158,7 +158,7 @@ export async function render({ model, el }: { model: Many; el: HTMLElement }): P
     });
     const kept = weights.filter((_, k) => !dropped(k)).length;
     const mode = model.get("noise") ? `coins of seed ${model.get("toss")}` : "no noise";
-    said.say(`${kept} of ${weights.length} slots are kept, ${mode}; ${table.scene.things.length} objects are there.`);
+    said.say(`Scene ${model.get("scene")}: ${kept} of ${weights.length} slots are kept, ${mode}; ${table.scene.things.length} objects are there.`);
   };
 
   const update = latest(el, async (wait) => {
