@@ -2,7 +2,7 @@
 
     python -m benchmarks.necessary FOLDER [--jobs 2]
 
-The schedule of benchmarks/ablations.py, three seeds. What is taken out:
+The schedule of benchmarks/ablations.py, five seeds. What is taken out:
     competition       the attention's softmax is over the inputs: every slot looks for itself;
     positions         of the features, or of the decoder, whose masks are then the same at every pixel;
     a drawing each    the decoder reads the sum of what an MLP makes of every slot, as wide as the slots together, and
@@ -121,7 +121,7 @@ def instead(part: str, kind: type) -> str:
 TOLD, ALONE = instead("model", ToldAutoencoder), "--model.attention.num_slots=1"
 STUDIES = {
     "tetrominoes": Study(
-        3,
+        5,
         ["--train.steps=1000"],
         {
             RECIPE: [],
