@@ -148,8 +148,12 @@ def test_choices_are_what_can_be_built():
     assert [each.rpartition(".")[2] for each in choices(Brush)] == ["Flat", "Round"]
     models = choices(Model)
     assert {"SlotAutoencoder", "SVQAutoencoder", "SetPredictor"} <= set(models) and "Model" not in models
-    assert choices(AttentionConfig) == ["AttentionConfig", "QuantisedAttentionConfig"]
-    assert choices(DecoderConfig) == ["Broadcast", "Coordinate", "Separable"]
+    # Those of slotlib; other tests bring their own, which have a path.
+    attentions, decoders = (
+        [each for each in choices(kind) if "." not in each] for kind in (AttentionConfig, DecoderConfig)
+    )
+    assert attentions == ["AttentionConfig", "QuantisedAttentionConfig"]
+    assert decoders == ["Broadcast", "Coordinate", "Separable"]
 
 
 def test_every_field_is_described_by_what_stands_below_it():
