@@ -62,11 +62,15 @@ class OutlinedText(Quantizer):
     @torch.no_grad()
     def nearest(self, x: Float[Tensor, "*batch dim"]) -> Int[Tensor, "*batch blocks"]:
         check.tensor("vectors", x, "floating point", f"... dim={self.dim}")
-        found, outline, centre = x.split([self.found.dim, self.outline.dim, 2], dim=-1)
+        found, outline, centre = self.parts(x)
         return torch.cat([self.found.nearest(found), self.outline.nearest(outline), self.digits(centre)], dim=-1)
 
     def update(self, generator: torch.Generator | None = None) -> None:
         self.found.update(generator)
+
+    def parts(self, slots: Float[Tensor, "*batch dim"]) -> tuple[Tensor, ...]:
+        """What slot attention found, the outline, and the centre."""
+        return slots.split([self.found.dim, self.outline.dim, 2], dim=-1)
 
     def digits(self, centre: Float[Tensor, "*batch 2"]) -> Int[Tensor, "*batch 4"]:
         """Of points in the square from −1 to 1; those outside are moved to its edge."""
@@ -81,7 +85,7 @@ class OutlinedText(Quantizer):
 
 
 class OutlinedSVQAutoencoder(SVQAutoencoder, OutlinedAutoencoder):
-    """An `OutlinedAutoencoder` all of whose slots is codes, outlines and centres too.
+    """An `OutlinedAutoencoder` whose slots are codes altogether, outlines and centres too.
 
     Raises ValueError for a configuration that cannot be built, naming the field.
     """
@@ -91,11 +95,12 @@ class OutlinedSVQAutoencoder(SVQAutoencoder, OutlinedAutoencoder):
     def __init__(self, config: OutlinedSVQConfig):
         super().__init__(config)
         self.rounding = config.outline.build(config.outline_dim)
-        _ = self.quantizer  # or they do not fit
+        _ = self.quantizer  # raises where the two do not fit
 
     @property
     def quantizer(self) -> OutlinedText:
-        """Of whole slots. Those that learn are in here: slot attention's, and `rounding`."""
+        """Of whole slots: slot attention's and `rounding`, joined anew at each call, so that neither is registered
+        twice."""
         return OutlinedText(self.slot_attention.quantizer, self.rounding)
 
     @property
@@ -106,7 +111,7 @@ class OutlinedSVQAutoencoder(SVQAutoencoder, OutlinedAutoencoder):
         self, slots: Slots, whose: Masks, rows: slice = slice(None), columns: slice = slice(None)
     ) -> Float[Tensor, "batch slots more"]:
         """The slots, followed by what the words for their outlines and centres say. Gradients go straight through."""
-        text, outline_dim = self.quantizer, self.config.outline_dim
-        found, outline, centre = super().read(slots, whose, rows, columns).split([text.found.dim, outline_dim, 2], -1)
+        text = self.quantizer
+        found, outline, centre = text.parts(super().read(slots, whose, rows, columns))
         said = [text.outline(outline).values, text.centre(text.digits(centre))]
         return torch.cat([found, *(each.to(found.dtype) for each in said)], dim=-1)

@@ -21,8 +21,7 @@ from test_site import CHAPTERS, DESKTOP, HTML, PAGES, PHONE, ROOT, SAMPLED, pars
 
 browser, built = test_site.browser, test_site.built  # fixtures
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8")
-MODULES = [page for page in PAGES if page.startswith(("slotlib/", "_modules/"))]  # made alike, from their sources
-TEXTS = [page for page in PAGES if page not in MODULES and page != "index.html"]  # index.html only leads on
+TEXTS = [page for page in PAGES if page not in (*SAMPLED, "index.html")]  # index.html only leads on
 FIRST_VIEW = 1.5e6  # bytes of a chapter, before scrolling
 SLOWDOWN, PATIENCE = 4, 4  # a phone against this machine; seconds
 SMALLEST = 2 / 3  # of a figure's own size, on a phone
@@ -87,16 +86,6 @@ def test_no_page_shuts_anybody_out(browser, site, page):
         # Colours are the same there, and looking at them takes the longest.
         assert violations(tab, rules={"color-contrast": {"enabled": False}}) == []
         assert log.errors == []
-
-
-def test_no_page_of_a_module_shuts_anybody_out(browser, site):
-    context = browser.new_context(viewport={"width": PHONE, "height": 900})
-    tab = context.new_page()
-    for page in MODULES:
-        tab.goto(site + page)
-        tab.evaluate(AXE)
-        assert violations(tab) == [], page
-    context.close()
 
 
 PANELS = """images => images

@@ -45,6 +45,11 @@ def rounded(model: Model) -> Model:
     return model
 
 
+def finished(run: Path) -> Model:
+    """The model of a run, as it is published."""
+    return rounded(zoo.load(run / "model"))
+
+
 def has_restarts(model: Model) -> bool:
     """Whether starts differ, and the model can tell which was best."""
     observer = model.autoencoder if isinstance(model, CodePrior) else model
@@ -103,7 +108,7 @@ def add(name: str, runs: Sequence[Path]) -> None:
     path = CHECKPOINTS / f"{name}.json"
     card = json.loads(path.read_text("utf-8"))
     shipped, seeds = zoo.load(CHECKPOINTS / name), {entry["seed"] for entry in card["seeds"]}
-    models = [rounded(zoo.load(run / "model")) for run in runs]
+    models = [finished(run) for run in runs]
     for run, model in zip(runs, models, strict=True):
         if model.config != shipped.config:
             raise ValueError(f"{run} is another model than {name}")
@@ -131,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.more:
         add(asked.name, asked.runs)
         return
-    model, *more = (rounded(zoo.load(run / "model")) for run in asked.runs)
+    model, *more = map(finished, asked.runs)
     metrics, first = measure_run(model)
     seeds = [first, *(measure_run(other)[1] for other in more)]
     card = {**model.card, **({"machine": asked.machine} if asked.machine else {}), "metrics": metrics, "seeds": seeds}
