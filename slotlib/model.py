@@ -23,7 +23,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_type_hints
 
@@ -155,8 +155,15 @@ class Model(nn.Module):
     config: Any
     card: dict[str, Any]
     """Of a model that was loaded: what its checkpoint says of it."""
+    before: Sequence[Mapping[str, Any]] = ()
+    """How the parts that it was made with were trained, stage by stage (`trained`)."""
     known: ClassVar[dict[str, type["Model"]]] = {}
     """Every model that has been imported, by what `class_path` says of it."""
+
+    def trained(self) -> list[Mapping[str, Any]]:
+        """Of a model that was loaded: how it was trained, stage by stage, for the cards of models made from it."""
+        names = "training", "dataset", "wall_seconds"
+        return [*self.card.get("before", []), {name: self.card.get(name) for name in names}]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

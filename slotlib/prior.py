@@ -346,6 +346,8 @@ class CodePrior(Model):
         autoencoder = zoo.load(source) if isinstance(source, str) else checkpoint.made(source)
         if not isinstance(autoencoder, Tokeniser):
             raise ValueError(f"autoencoder must be a model whose latents are codes, got a {type(autoencoder).__name__}")
+        if isinstance(source, str):
+            self.before = autoencoder.trained()
         autoencoder.settle()  # its schedule has ended, and the prior has one of its own
         if config.reading:
             autoencoder = _reread(autoencoder, config.reading)

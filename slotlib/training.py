@@ -362,7 +362,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         config.data.name, config.data.size, options.eval_images, options.seed, **config.data.options
     )
     seen = fingerprint(scenes)
-    step, seconds, reached, before = 0, 0.0, 0.0, []
+    step, seconds, reached, before = 0, 0.0, 0.0, [*network.before]
     saved = checkpoint.steps_saved(checkpoint.writable_folder(folder))  # nothing is written for what does not fit
     if saved:
         if not resume:
@@ -373,7 +373,7 @@ def train(config: Config, folder: Path | str, resume: bool = True, progress: boo
         step, seconds, reached, before = (card[name] for name in ("step", "seconds", "progress", "before"))
         logger.info("resuming %s at step %d", folder, step)
     elif options.start_from:
-        before = _start_from(network, options.start_from, options.start_parts)
+        before += _start_from(network, options.start_from, options.start_parts)
     model, optimizer = fabric.setup(network, optimizer)
     model.mark_forward_method("loss")
     if options.compile:
@@ -488,7 +488,7 @@ def _address(name: str) -> str:
     return str(Path(name).resolve()) if name not in data.GENERATORS and Path(name).exists() else name
 
 
-def _start_from(model: Model, name: str, parts: list[str]) -> list[dict[str, Any]]:
+def _start_from(model: Model, name: str, parts: list[str]) -> list[Mapping[str, Any]]:
     """Take over another model's weights. Returns how they were trained, by stages. Raises ValueError if none fit."""
     source = zoo.load(name)
     shared = model.start_from(source, parts)
@@ -496,8 +496,7 @@ def _start_from(model: Model, name: str, parts: list[str]) -> list[dict[str, Any
         of = f" that begins with {' or '.join(parts)}" if parts else ""
         raise ValueError(f"train.start_from: no weight of {name}{of} fits a {type(model).__name__} of this size")
     logger.info("starting from %s: %d of %d weights", name, shared, len(model.state_dict()))
-    card = source.card
-    return [*card.get("before", []), {name: card.get(name) for name in ("training", "dataset", "wall_seconds")}]
+    return source.trained()
 
 
 def _look(model: Model, scenes: Source, count: int = 64) -> Look:

@@ -443,6 +443,8 @@ def test_the_prior_learns_from_a_finished_autoencoder_and_changes_nothing_else(k
     assert nats[-1] < nats[0]
     again = zoo.load(tmp_path / "second" / "model")
     assert again.config == second.config and again.config.autoencoder == checkpoint.spec(first)
+    # What came before is told, the training of the autoencoder too.
+    assert again.card["before"] == [{"training": {}, "dataset": {}, "wall_seconds": 1.0}]
     for name, tensor in second.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
