@@ -12,18 +12,19 @@ HTML      := book/_build/html
 LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse tetrominoes_early tetrominoes_alone shapes \
               multi_dsprites adaptive_shapes svq_shapes clevr10_sets
 
-# Two processes, one thread each. What is in one file, a chapter for example, stays in one process; files begin in the
-# order in which they are given (else those of few tests come last, and some of them are the longest). What Python has
-# compiled is kept, whatever the shell says: the tests start it some hundred times.
-PYTEST    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) -m pytest -n 2 --dist loadfile \
-             --no-loadscope-reorder
+# Two processes, one thread each; UMAP's compiler, which has a number of its own, would set PyTorch's too. What is in one
+# file, a chapter for example, stays in one process; files begin in the order in which they are given (else those of few
+# tests come last, and some of them are the longest). What Python has compiled is kept, whatever the shell says: the
+# tests start it some hundred times.
+PYTEST    := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONHASHSEED=0 $(RUN) \
+             -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What looks at the built book.
 SITE := tests/test_colab.py tests/test_pages.py tests/test_site.py $(wildcard tests/test_labs*.py) tests/test_reference.py
 
 # The other tests. Those files that take longest begin, or one process waits for another at the end.
-LONGEST := $(patsubst %,tests/unit/test_%.py,training your_own resume svq speedrun sweep zoo_page from_elsewhere compiled \
-             zoo set_prediction adaptive)
+LONGEST := $(patsubst %,tests/unit/test_%.py,training resume compiled sweep from_elsewhere your_own adaptive zoo_page \
+             set_prediction slot_attention prior speedrun cli zoo)
 UNIT := $(LONGEST) $(filter-out $(LONGEST) $(SITE),$(sort $(shell find tests -name 'test_*.py')))
 
 .PHONY: help book test lab labs execute stamp lint test-unit test-chapters test-site bench gpu clean
@@ -98,8 +99,10 @@ lint: $(INSTALLED)
 	$(BIN)/basedpyright
 	$(RUN) book/tools/stamp.py --check
 
+# Memory is kept once it is taken (where the C library is GNU's): as tensors come and go, the system would hand the same
+# pages out again and again.
 test-unit: $(INSTALLED)
-	$(PYTEST) -p no:nbval $(UNIT)
+	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 $(PYTEST) -p no:nbval $(UNIT)
 
 # nbval runs every notebook and compares each output with the stored one.
 test-chapters: $(INSTALLED)

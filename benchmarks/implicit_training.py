@@ -179,7 +179,7 @@ def gradient_vectors(model: SlotAutoencoder, images: Tensor, seed: int) -> dict[
                 for _ in range(before):
                     slots = update(slots, features)
         slots = implicit.last_steps(update, slots, features, gradient=gradient, steps=steps, strict=False)
-        loss = model.likelihood.cost(model.decoder(slots), images * 2 - 1).mean()
+        loss = model.likelihood.cost(model.decoder(slots), model.units(images)).mean()
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, learned)])
 
     return looked | {

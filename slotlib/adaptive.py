@@ -485,7 +485,7 @@ def least_cost(
     if len(candidates) == 1:
         return candidates[0]
     costs = [
-        model.likelihood.cost(_drawing(model, images, each)[1], images * 2 - 1)
+        model.likelihood.cost(_drawing(model, images, each)[1], model.units(images))
         + price * (each.keep.sum(dim=1) - target).abs()
         for each in candidates
     ]

@@ -31,8 +31,8 @@ LIMITS = -0.5, 1.5
 Images in other units reach further: [-1, 1], 0 … 255, standardised ones."""
 
 
-def centred(images: Images, side: int, dtype: torch.dtype) -> Images:
-    """Images from [0, 1] in the units that models work in, [-1, 1].
+def accepted(images: Images, side: int, dtype: torch.dtype) -> Images:
+    """The same images.
 
     Raises ValueError unless there is at least one, `[batch, 3, side, side]` in this precision (under autocast in any),
     finite and within `LIMITS`.
@@ -49,7 +49,24 @@ def centred(images: Images, side: int, dtype: torch.dtype) -> Images:
         raise ValueError(
             f"images must lie in [0, 1], got {low:g} to {high:g}; divide bytes by 255, take (x + 1) / 2 of [-1, 1]"
         )
-    return images * 2 - 1
+    return images
+
+
+def compressed(values: Float[Tensor, "*any"], amount: float) -> Float[Tensor, "*any"]:
+    """Brightness in [0, 1] as a photoreceptor answers it: (1 + c)·v / (1 + c·v), below 0 nothing.
+
+    Dark is stretched, light compressed, and light of twice the strength is a step up rather than another world (Naka &
+    Rushton, 1966).
+    """
+    values = values.clamp(min=0)
+    return (1 + amount) * values / (1 + amount * values)
+
+
+def expanded(values: Float[Tensor, "*any"], amount: float) -> Float[Tensor, "*any"]:
+    """The brightness of which `compressed` makes these values. No brightness makes 1 + 1/c: what is more than half way
+    from 1 to there is taken back to that point."""
+    values = values.clamp(max=1 + 0.5 / amount)
+    return values / (1 + amount - amount * values)
 
 
 def checked(config: Any, kind: type, where: str = "") -> Any:
@@ -64,12 +81,6 @@ def checked(config: Any, kind: type, where: str = "") -> Any:
         else:
             configuration.made(hints[each.name], value, name)
     return config
-
-
-def shown(drawing: Drawing) -> tuple[Images, Float[Tensor, "batch slots 3 height width"], Masks]:
-    """Of a whole drawing, in [0, 1]: the picture, what each slot paints, and the drawn masks."""
-    picture, masks = compose(drawing)
-    return (picture + 1) / 2, ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:]), masks
 
 
 def squared_error(images: Images, others: Images) -> Float[Tensor, "batch"]:
@@ -89,7 +100,7 @@ def mask_scores(scenes: Scenes, masks: Masks, kind: str) -> dict[str, Float[Tens
 class WithSlots:
     """Of a `Model`: it takes images apart into slots, and what it returns has masks and attention.
 
-    Images come and go in [0, 1]; inside they live in [-1, 1], as in the paper.
+    Images come and go in [0, 1]; inside they live in [-1, 1], as in the paper (`units`).
     """
 
     config: Any
@@ -98,8 +109,13 @@ class WithSlots:
     __call__: Callable[..., Any]
 
     def encode(self, images: Images) -> Features:
-        """The features slots are made of, on their grid. Raises ValueError for images that `centred` refuses."""
-        return self.encoder(centred(images, self.config.resolution, next(self.encoder.parameters()).dtype))
+        """The features slots are made of, on their grid. Raises ValueError for images that `accepted` refuses."""
+        dtype = next(self.encoder.parameters()).dtype
+        return self.encoder(self.units(accepted(images, self.config.resolution, dtype)))
+
+    def units(self, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch 3 *area"]:
+        """Images from [0, 1] as the model sees and draws them, in [-1, 1]."""
+        return images * 2 - 1
 
     def starts(
         self, count: int, draws: Draws, num_slots: int | None = None, restarts: int = 1
@@ -183,6 +199,9 @@ class AutoencoderConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     decoder: DecoderConfig = field(default_factory=Broadcast)
     likelihood: LikelihoodConfig = field(default_factory=Average)
+    compression: float = 0.0
+    """How strongly brightness is compressed before the model sees or draws it, see `compressed`. 0: as it is. Where an
+    object is shaded more strongly than it differs from what is behind it, 2 leaves the shading smaller."""
 
 
 class AutoencoderOutput(NamedTuple):
@@ -213,6 +232,7 @@ class SlotAutoencoder(WithSlots, Model):
         dim = config.attention.slot_dim
         check.whole("resolution", config.resolution)
         check.whole("slot_dim", dim)
+        check.number("compression", config.compression)
         self.encoder = config.encoder.build(dim)
         self.slot_attention = config.attention.build(dim)
         self.decoder = config.decoder.build(dim, config.resolution)
@@ -221,6 +241,17 @@ class SlotAutoencoder(WithSlots, Model):
         self.decoder.initialise()
         self.at(1.0)
 
+    def units(self, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch 3 *area"]:
+        amount = self.config.compression
+        return super().units(compressed(images, amount) if amount else images)
+
+    def shown(self, drawing: Drawing) -> tuple[Images, Float[Tensor, "batch slots 3 height width"], Masks]:
+        """Of a whole drawing, in [0, 1]: the picture, what each slot paints, and the drawn masks."""
+        if amount := self.config.compression:
+            drawing = drawing._replace(colours=expanded((drawing.colours + 1) / 2, amount) * 2 - 1)
+        picture, masks = compose(drawing)
+        return (picture + 1) / 2, ((drawing.colours + 1) / 2).expand(-1, -1, -1, *masks.shape[2:]), masks
+
     def drawings(
         self, slots: Slots, images: Images, draws: Draws, keep: Keep | None = None
     ) -> tuple[list[Drawing], Float[Tensor, "batch 3 *area"]]:
@@ -228,7 +259,7 @@ class SlotAutoencoder(WithSlots, Model):
 
         `keep`: which slots are there at all (1, else 0); for who makes one drawing from another.
         """
-        drawing, target = self.decoder.part(slots, images * 2 - 1, draws)
+        drawing, target = self.decoder.part(slots, self.units(images), draws)
         return [drawing], target
 
     def drawing_loss(self, slots: Slots, images: Images, draws: Draws) -> Float[Tensor, ""]:
@@ -241,7 +272,7 @@ class SlotAutoencoder(WithSlots, Model):
         return slots
 
     def loss(self, images: Images, draws: Draws | None = None) -> Float[Tensor, ""]:
-        """The likelihood's cost, averaged over images; in squared error, for images in the units of [-1, 1].
+        """The likelihood's cost, averaged over images; in squared error, for images in the model's `units`.
 
         `draws` decides the slots' start and which pixels count, if not all do.
         """
@@ -278,7 +309,7 @@ class SlotAutoencoder(WithSlots, Model):
         slots, attention = self.second_look(bound.slots, every), bound.attention
         drawing = self.decoder(slots)
         if restarts > 1:
-            best = self.likelihood.cost(drawing, every * 2 - 1).view(-1, restarts).argmin(dim=1)
+            best = self.likelihood.cost(drawing, self.units(every)).view(-1, restarts).argmin(dim=1)
             best = best + torch.arange(len(best), device=images.device) * restarts
             slots, attention = slots[best], attention[best]
             drawing = Drawing(drawing.colours[best], drawing.logits[best])
@@ -288,8 +319,8 @@ class SlotAutoencoder(WithSlots, Model):
         self, drawing: Drawing, images: Images, slots: Slots, attention: Float[Tensor, "batch slots h w"]
     ) -> AutoencoderOutput:
         """A drawing of `images`, and the slots that it was made from."""
-        picture, slot_images, drawn_masks = shown(drawing)
-        masks = self.likelihood.masks(drawing, images * 2 - 1)
+        picture, slot_images, drawn_masks = self.shown(drawing)
+        masks = self.likelihood.masks(drawing, self.units(images))
         return AutoencoderOutput(picture, slot_images, masks, slots, attention, drawn_masks)
 
     def scored_masks(self, output: Any) -> dict[str, Masks]:

@@ -132,14 +132,14 @@ class OutlinedAutoencoder(SlotAutoencoder):
     ) -> tuple[list[Drawing], Float[Tensor, "batch 3 *area"]]:
         """Draft and drawing, both judged: the draft has to stay good enough to find outlines with."""
         lines = self.decoder.draft.lines(draws)
-        target = (images * 2 - 1)[:, :, *lines]
+        target = self.units(images[:, :, *lines])
         draft = self.decoder.draft(slots, *lines)
         whose = self.whose(draft, target, keep).detach()
         return [draft, self.decoder.added(draft, self.read(slots, whose, *lines), *lines)], target
 
     def second_look(self, slots: Slots, images: Images, keep: Keep | None = None) -> Float[Tensor, "batch slots more"]:
         """The slots, followed by outline and centre: what `OutlinedDecoder` draws from."""
-        return self.read(slots, self.whose(self.decoder.draft(slots), images * 2 - 1, keep))
+        return self.read(slots, self.whose(self.decoder.draft(slots), self.units(images), keep))
 
     def read(
         self, slots: Slots, whose: Masks, rows: slice = slice(None), columns: slice = slice(None)

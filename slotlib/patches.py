@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slotlib import check
-from slotlib.autoencoder import centred, checked, squared_error
+from slotlib.autoencoder import accepted, checked, squared_error
 from slotlib.encoders import Images, start_as_keras
 from slotlib.model import Draws, Look, Model, Scenes
 from slotlib.svq import Drawn, Tokeniser, code_columns
@@ -103,8 +103,8 @@ class PatchVQVAE(Tokeniser, Model):
         return self.side**2
 
     def encode(self, images: Images) -> Float[Tensor, "batch patches dim"]:
-        """A vector for every patch, in reading order. Raises ValueError as `autoencoder.centred`."""
-        images = centred(images, self.config.resolution, next(self.encoder.parameters()).dtype)
+        """A vector for every patch, in reading order. Raises ValueError as `autoencoder.accepted`."""
+        images = accepted(images, self.config.resolution, next(self.encoder.parameters()).dtype) * 2 - 1
         return self.encoder(images).flatten(2).mT
 
     def _draw(self, values: Float[Tensor, "batch patches dim"]) -> Images:

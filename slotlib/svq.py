@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slotlib import check, metrics
-from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder, WithSlots, checked, shown
+from slotlib.autoencoder import AutoencoderConfig, SlotAutoencoder, WithSlots, checked
 from slotlib.counting import pixels_owned
 from slotlib.decoders import Masks, SeparableDecoder, ends
 from slotlib.encoders import Images
@@ -395,7 +395,7 @@ class SVQAutoencoder(WithCodedSlots, SlotAutoencoder):
     @torch.no_grad()
     def decode(self, codes: Codes) -> Drawn:
         drawing = self.decoder(self.slots_of(codes))
-        return Drawn(*shown(drawing), drawing.logits)
+        return Drawn(*self.shown(drawing), drawing.logits)
 
 
 # --- synonyms ---

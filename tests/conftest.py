@@ -9,6 +9,7 @@ What comes is looked at once, with what goes when the call returns; jaxtyping wo
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+
+# For addresses in notebooks, of which there are none, jsonschema compiles a grammar: 1.4 s in every process.
+sys.modules["rfc3987_syntax"] = None
 
 checked = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))  # a whole number is a float too
 

@@ -165,6 +165,13 @@ def test_pictures_wait_until_they_are_near_and_keep_their_place(page):
             assert int(image["width"]) * picture.height == pytest.approx(int(image["height"]) * picture.width, rel=0.02)
 
 
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_link_to_a_formula_leads_there_whatever_is_typeset_above_it(browser, site, page):
+    last = parsed(HTML / page).select("article div.math[id]")[-1]["id"]
+    with visit(browser, site, f"{page}#{last}") as (tab, _):
+        assert 0 <= tab.locator(f"#{last}").bounding_box()["y"] < 100
+
+
 # --- phones and keyboards ---------------------------------------------------------------------
 
 
@@ -173,20 +180,25 @@ def test_a_phone_shows_letters_large_enough_and_the_keyboard_scrolls_what_is_wid
     with visit(browser, site, page, width=PHONE) as (tab, _):
         tab.wait_for_timeout(300)
         shown = tab.eval_on_selector_all("article .picture img", "images => images.map(image => image.width)")
+        tab.evaluate("document.querySelectorAll('article details').forEach(fold => { fold.open = true })")
+        tab.wait_for_timeout(300)
         wide = tab.evaluate(WIDE)
         own = [int(image["width"]) for image in parsed(HTML / page).select("article .picture img")]
         for width, natural in zip(shown, own, strict=True):
             assert width == 0 or width >= SMALLEST * natural - 1  # 0: a closed page of a flipbook
-        assert any(kind == "picture" for kind, *_ in wide)
+        assert {"picture", "pre"} <= {kind for kind, *_ in wide}
         for kind, *reached in wide:
             assert all(reached), kind
 
 
-# What is wider than its box: whether it scrolls in it, takes the keyboard, and has a name.
-WIDE = """() => [...document.querySelectorAll("article :is(.picture, div.math)")]
+# What is wider than its box: whether it scrolls in it, takes the keyboard, and has a name, but for code and what it
+# prints, which is text.
+WIDE = """() => [...document.querySelectorAll("article :is(.picture, div.math, pre)")]
   .filter(e => e.scrollWidth > e.clientWidth + 1)
-  .map(e => [e.classList[0], getComputedStyle(e).overflowX === "auto", e.tabIndex === 0,
-             e.getAttribute("role") === "group", e.getAttribute("aria-label")])"""
+  .map(e => e.matches("pre")
+    ? ["pre", getComputedStyle(e).overflowX === "auto", e.tabIndex === 0]
+    : [e.classList[0], getComputedStyle(e).overflowX === "auto", e.tabIndex === 0,
+       e.getAttribute("role") === "group", e.getAttribute("aria-label")])"""
 
 
 # --- paper ------------------------------------------------------------------------------------

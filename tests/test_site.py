@@ -111,9 +111,13 @@ def visit(browser, base: str, page: str, *, theme: str = "light", width: int = D
     tab.on("console", lambda m: log.errors.append(m.text) if m.type == "error" else None)
     tab.on("pageerror", lambda error: log.errors.append(str(error)))
     tab.goto(base + page, wait_until="networkidle")
-    tab.evaluate("() => window.MathJax?.startup?.promise?.then(() => true)")
+    tab.wait_for_function(TYPESET)
     yield tab, log
     context.close()
+
+
+# Formulas far from what is seen come last.
+TYPESET = "() => ![...document.querySelectorAll('.math')].some(formula => !formula.querySelector('mjx-container'))"
 
 
 # Two visits to each page, shared by all tests that look at it. pytest keeps the tests of one visit together.

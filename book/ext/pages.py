@@ -1,5 +1,5 @@
 """What every built page gets: how long a chapter takes, which sections its short path leaves out, and pictures that
-keep their place until they load.
+keep their place until they load. And the theme's script, without what keeps every page busy.
 
 A chapter names its short path in its opening, `**Short path.** *Play first*, *Blocks* and *Dreaming*`: how the titles
 of its sections start. What stands before the first of them is read in any case.
@@ -15,6 +15,7 @@ from typing import Any
 from docutils import nodes
 from PIL import Image
 from sphinx.application import Sphinx
+from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,11 @@ PLAIN = re.compile(r'<span class="(?:n|p|w)">([^<]*)</span>')
 
 PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
 """Parameters of a long signature: a list of definitions in which nothing is defined."""
+
+SCRIPTS = Path("_static", "scripts")
+MEASURING = re.compile(r',"complete"===document\.readyState\?(\w+)\(\):window\.addEventListener\("load",\1\)')
+"""The theme's last statement: at load, and after every change, measure all code, that in folds too, to see whether it
+scrolls. book/assets/book.js looks at what is shown."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +135,17 @@ def name_folds(app: Sphinx, page: str, template: str, context: dict[str, Any], d
     context["generate_toctree_html"] = named
 
 
+def trim_theme(app: Sphinx, error: Exception | None) -> None:
+    """Write the script that book/templates/static/webpack-macros.html names."""
+    if error or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / SCRIPTS
+    script, found = MEASURING.subn("", (folder / "pydata-sphinx-theme.js").read_text("utf-8"))
+    if found != 1:
+        raise ExtensionError("the theme's script does not end as it did: see MEASURING in book/ext/pages.py")
+    (folder / "theme.js").write_text(script, "utf-8")
+
+
 def size(picture: Path) -> tuple[int, int]:
     """Width and height in CSS pixels: the picture's own inches, whatever its resolution."""
     with Image.open(picture) as image:
@@ -140,4 +157,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-read", tell_time)
     app.connect("html-page-context", finish_page)
     app.connect("html-page-context", name_folds, priority=900)  # after the theme has brought its function
+    app.connect("build-finished", trim_theme)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

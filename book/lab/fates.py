@@ -16,7 +16,7 @@ import slotlib
 from slotlib import implicit, lab, metrics
 
 MODEL = "tetrominoes"
-SCENES, MANY, STARTS = 64, 32, 6
+SCENES, CROWDED, MANY, STARTS = 64, 128, 32, 6
 """Scenes of three pieces, and of five, more than the model has seen; of some of the latter several starts."""
 LONG = 300
 CASES = [("plain", 40), ("plain", 150), ("anderson", 12), ("anderson", 150)]
@@ -60,8 +60,8 @@ def found(model: Any) -> list[dict[str, Any]]:
     """
     start = model.slot_attention.initial_slots
     easy, crowded = (
-        residuals(update_of(model, images_of(model, pieces, range(SCENES))), start(SCENES, pieces + 1, seeded(0)))
-        for pieces in (3, 5)
+        residuals(update_of(model, images_of(model, pieces, range(count))), start(count, pieces + 1, seeded(0)))
+        for pieces, count in ((3, SCENES), (5, CROWDED))
     )
     needed = (easy > 1e-6).sum(dim=0)
     typical = int((needed - needed.median()).abs().argmin())
@@ -71,16 +71,15 @@ def found(model: Any) -> list[dict[str, Any]]:
     images = images_of(model, 5, range(MANY))
     every = images.repeat_interleave(STARTS, dim=0)
     ends = implicit.solve(update_of(model, every), start(len(every), 6, seeded(1)), max_iterations=150)
-    owners = (
-        model.likelihood.masks(model.decoder(ends.z), every * 2 - 1).argmax(dim=1).flatten(1).unflatten(0, (-1, STARTS))
-    )
+    owned = model.likelihood.masks(model.decoder(ends.z), model.units(every)).argmax(dim=1)
+    owners = owned.flatten(1).unflatten(0, (-1, STARTS))
     alike = torch.stack([metrics.adjusted_rand_index(each[:1].expand_as(each), each) for each in owners])
     at_rest = ends.converged.view(-1, STARTS)
     scene, other = ((alike < 0.8) & at_rest & at_rest[:, :1]).nonzero()[0].tolist()
     return [
         {"name": "settled", "pieces": 3, "scene": typical, "count": SCENES, "seed": 0, "first": typical},
-        {"name": "slow", "pieces": 5, "scene": slow, "count": SCENES, "seed": 0, "first": slow},
-        {"name": "restless", "pieces": 5, "scene": restless, "count": SCENES, "seed": 0, "first": restless},
+        {"name": "slow", "pieces": 5, "scene": slow, "count": CROWDED, "seed": 0, "first": slow},
+        {"name": "restless", "pieces": 5, "scene": restless, "count": CROWDED, "seed": 0, "first": restless},
         {
             "name": "two_ended",
             "pieces": 5,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import slotlib
 from slotlib import adaptive, checkpoint, lab, zoo
@@ -23,6 +24,7 @@ GRID = [(4, 1, 0, 1), (1, 3, 3, 1), (3, 10, 7, 1), (9, 2, 11, 1), (12, 16, 2, 1)
 """Slots, iterations, seed and restarts."""
 WRITING = [(1.0, 1.0, 0), (0.7, 0.9, 0), (1.5, 0.6, 1), (1.0, 0.95, 3), (0.05, 1.0, 6), (2.0, 1.0, 0)]
 """Temperature, top-p, and how many slots a text is given to begin with."""
+UNDECIDED = 255
 RESOLUTION = 12
 SMALL = {
     "resolution": RESOLUTION,
@@ -64,6 +66,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
         for kind in ("AdaptiveAutoencoder", "AdaptiveOutlinedAutoencoder")
     ),
     ("SlotAutoencoder", {"decoder": separable(), "attention": {"slot_dim": 12, "competition": False}}),
+    ("SlotAutoencoder", {"decoder": separable(colour="shaded"), "likelihood": MIXTURE, "compression": 4.0}),
 ]
 STAGES = [
     {"name": "tetrominoes", "options": {"look": "first"}},
@@ -126,6 +129,12 @@ def kinds() -> list[dict[str, Any]]:
     return answers
 
 
+def owners(masks: Tensor) -> np.ndarray:
+    """Each pixel's slot; `UNDECIDED` where single precision cannot tell the two that are ahead apart."""
+    first, second = torch.cat([masks, masks[:1] * 0]).topk(2, dim=0).values  # of one slot, the other has nothing
+    return masks.argmax(0).byte().masked_fill(first - second < 1e-5, UNDECIDED).numpy()
+
+
 def decisions() -> list[dict[str, Any]]:
     """Coins of slots that may as well stay as go, once of none that may stay; and each one's gradient for its logit."""
     answers = []
@@ -186,8 +195,8 @@ def model_answers(name: str) -> list[dict[str, Any]]:
                 "seed": seed,
                 "restarts": restarts,
                 "found": floats(out.slots[0]),
-                "masks": packed(out.masks[0].argmax(0).byte().numpy()),
-                "drawn_masks": packed(out.drawn_masks[0].argmax(0).byte().numpy()),
+                "masks": packed(owners(out.masks[0])),
+                "drawn_masks": packed(owners(out.drawn_masks[0])),
                 "attention": out.attention[0, :, 0, 0].tolist(),
                 "squared_error": (out.reconstruction - images[[i]]).square().mean().item(),
             }
@@ -208,7 +217,7 @@ def kept_answers(name: str) -> list[dict[str, Any]]:
         keep = torch.ones(slots + 1, slots) - torch.eye(slots + 1, slots).roll(1, 0)  # all of them, then without each
         drawings = Drawing(*(part.expand(slots + 1, *part.shape[1:]) for part in drawn))
         costs = model.likelihood.cost(
-            adaptive.kept_only(drawings, keep), (image * 2 - 1).expand(slots + 1, *image.shape[1:])
+            adaptive.kept_only(drawings, keep), model.units(image).expand(slots + 1, *image.shape[1:])
         )
         answers.append(
             {

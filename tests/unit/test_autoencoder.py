@@ -8,7 +8,15 @@ import torch
 from torch.nn import functional as F
 
 from slotlib import data
-from slotlib.autoencoder import LIMITS, AutoencoderConfig, SlotAutoencoder, centred, checked
+from slotlib.autoencoder import (
+    LIMITS,
+    AutoencoderConfig,
+    SlotAutoencoder,
+    accepted,
+    checked,
+    compressed,
+    expanded,
+)
 from slotlib.decoders import Broadcast, Coordinate, Separable
 from slotlib.encoders import Paper, Strided
 from slotlib.likelihoods import Average, Mixture, compose
@@ -40,6 +48,7 @@ CONFIGS = {
     "separable, one colour": tiny(Separable(6, "slot"), gradient="implicit"),
     "mixture": tiny(Separable(6, "slot"), likelihood=Mixture()),
     "mixture, shaded": tiny(Separable(6, "shaded"), likelihood=Mixture()),
+    "mixture, compressed": replace(tiny(Separable(6, "shaded"), likelihood=Mixture()), compression=3.0),
 }
 AVERAGES = {name: config for name, config in CONFIGS.items() if isinstance(config.likelihood, Average)}
 each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
@@ -65,6 +74,42 @@ def pictures(count: int, side: int = 35, seed: int = 0) -> torch.Tensor:
 
 def close(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+
+
+# --- how brightness is seen ---
+
+
+@pytest.mark.parametrize("amount", [0.5, 2.0, 8.0])
+def test_brightness_is_compressed_as_a_photoreceptor_does(amount):
+    light = torch.linspace(0, 1, 101, dtype=torch.float64)
+    seen = compressed(light, amount)
+    close(expanded(seen, amount), light, atol=1e-12)
+    # Black and white stay. Of half of the largest answer there is, light makes as much as 1/amount is.
+    close(seen[[0, -1]], light[[0, -1]], atol=1e-12)
+    close(compressed(torch.tensor([1 / amount]), amount), torch.tensor([(1 + 1 / amount) / 2]))
+    assert (seen.diff() > 0).all() and (seen.diff().diff() < 0).all()  # more light is seen as more, but ever less so
+    slope = torch.tensor(0.0, requires_grad=True)
+    compressed(slope, amount).backward()
+    close(slope.grad, torch.tensor(1 + amount))  # finite, where that of a power would not be
+
+
+def test_no_light_is_brighter_than_any():
+    values = torch.tensor([-0.4, 1.2, 1.25, 5.0])
+    assert compressed(values, 2.0)[0] == 0
+    found = expanded(values, 2.0)
+    assert found.isfinite().all() and found[0] < 0 and found[2] == found[3] > found[1]
+
+
+def test_a_model_without_compression_sees_what_it_is_given():
+    images = pictures(2)
+    close(build(CONFIGS["mixture, shaded"]).units(images), images * 2 - 1, atol=0)
+    close(build(CONFIGS["mixture, compressed"]).units(images), compressed(images, 3.0) * 2 - 1, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, math.nan, "2"])
+def test_an_impossible_compression_is_refused(wrong):
+    with pytest.raises(ValueError, match="compression"):
+        build(replace(TINY, compression=wrong))
 
 
 # --- what comes out ---
@@ -391,7 +436,7 @@ def test_images_a_little_outside_are_taken_as_they_are():
     # Twice the light, unclipped, or noise: a fifth of the range on either side.
     images = pictures(2) * 1.4 - 0.2
     assert LIMITS[0] < images.min() < 0 and 1 < images.max() < LIMITS[1]
-    close(centred(images, 35, torch.float32), images * 2 - 1, atol=0)
+    close(accepted(images, 35, torch.float32), images, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def chapter():
 LOSSES = """
 def tried(images, seeds=range(4)):
     tries = [find_objects(model, images, seed=s) for s in seeds]
-    return torch.stack([hand_mixture(t, images, model.likelihood.noise)[0] for t in tries]), tries
+    return torch.stack([hand_mixture(model, t, images)[0] for t in tries]), tries
 
 def best_of_four(model, images):
 """
@@ -38,7 +38,7 @@ RESTARTS_ACCEPTED = {
     "one after another": """
     least, which = torch.full((len(images),), torch.inf), torch.zeros(len(images), dtype=torch.int32)
     for s in range(4):
-        loss = hand_mixture(find_objects(model, images, s), images, model.likelihood.noise)[0]
+        loss = hand_mixture(model, find_objects(model, images, s), images)[0]
         which = torch.where(loss < least, s, which)
         least = torch.minimum(loss, least)
     return least, which""",

@@ -6,7 +6,6 @@ import types
 import jaxtyping
 import numpy as np
 import pytest
-import slot_attention as lucidrains
 import torch
 
 import slotlib
@@ -157,6 +156,8 @@ def perturbed(module):
 
 @pytest.mark.parametrize(("dim", "hidden", "eps"), [(8, 32, 1e-8), (16, 8, 0.01)])
 def test_slot_attention_of_pypi_is_the_same_here(page, dim, hidden, eps):
+    import slot_attention as lucidrains  # slow to import, and all processes collect this file
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         theirs = perturbed(lucidrains.SlotAttention(5, dim, iters=4, eps=eps, hidden_dim=hidden)).double()

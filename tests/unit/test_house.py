@@ -5,6 +5,7 @@ What is here is read off the source, imports inside functions too; those for typ
 
 import ast
 import dataclasses
+import functools
 import graphlib
 import importlib
 from pathlib import Path
@@ -47,11 +48,18 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-SOURCES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(FOLDER.rglob("*.py"))}
+SOURCES = {module_name(path): path for path in sorted(FOLDER.rglob("*.py"))}
 
 
-def imported(tree):
+@functools.cache
+def tree_of(name):
+    return ast.parse(SOURCES[name].read_text("utf-8"))
+
+
+@functools.cache
+def imported(name):
     """The modules of slotlib that a module imports."""
+    tree, found = tree_of(name), set()
     guarded = [
         node
         for node in ast.walk(tree)
@@ -62,14 +70,14 @@ def imported(tree):
         if node in for_types:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "slotlib")
+            found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "slotlib")
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "slotlib":
             for alias in node.names:
                 below = f"{node.module}.{alias.name}"
-                yield below if below in SOURCES else node.module
+                found.add(below if below in SOURCES else node.module)
+    return found
 
 
-IMPORTS = {name: set(imported(tree)) for name, tree in SOURCES.items()}
 GROUP_OF = {f"slotlib.{name}": group for group, names in GROUPS.items() for name in names.split()}
 MODELS = {kind.__module__ for path, kind in Model.known.items() if "." not in path}
 
@@ -84,19 +92,20 @@ def reached(name):
     found, new = set(), {name}
     while new:
         found |= new
-        new = set().union(*(IMPORTS[each] for each in new)) - found
+        new = set().union(*map(imported, new)) - found
     return found - {name}
 
 
 def test_there_is_no_circle():
-    order = list(graphlib.TopologicalSorter(IMPORTS).static_order())  # raises CycleError, naming it
+    graph = {name: imported(name) for name in SOURCES}
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, naming it
     assert set(order) == set(SOURCES)
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name not in ("slotlib", "slotlib.__main__")])
 def test_imports_point_one_way(name):
     allowed = MAY_IMPORT[group_of(name)].split()
-    assert {each for each in IMPORTS[name] if group_of(each) not in allowed} == set()
+    assert {each for each in imported(name) if group_of(each) not in allowed} == set()
 
 
 def test_the_groups_are_those_of_the_package():
@@ -110,13 +119,13 @@ def test_only_models_and_commands_know_models(name):
 
 
 def test_the_command_line_is_on_top():
-    assert [name for name in SOURCES if "slotlib.cli" in IMPORTS[name]] == ["slotlib.__main__"]
+    assert [name for name in SOURCES if "slotlib.cli" in imported(name)] == ["slotlib.__main__"]
 
 
 @pytest.mark.parametrize("name", ["slotlib.training", "slotlib.evaluation", "slotlib.zoo"])
 def test_no_model_is_asked_for_its_type(name):
     """`isinstance` is for plain numbers and dictionaries."""
-    for call in ast.walk(SOURCES[name]):
+    for call in ast.walk(tree_of(name)):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
             assert call.func.id not in ("hasattr", "getattr", "setattr"), ast.unparse(call)
             if call.func.id == "isinstance":
@@ -139,8 +148,8 @@ def test_scheduled_state_is_set_by_at_and_by_constructors_alone():
     names = set(scheduled())
     assert {"gradient_steps", "shading", "noise", "sparsity", "quantise", "colour_dims"} <= names
     found = []
-    for module, tree in SOURCES.items():
-        for function in ast.walk(tree):
+    for module in SOURCES:
+        for function in ast.walk(tree_of(module)):
             if isinstance(function, ast.FunctionDef) and function.name not in ("__init__", "at"):
                 for node in ast.walk(function):
                     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr in names:

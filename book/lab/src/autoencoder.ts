@@ -81,6 +81,18 @@ export function inUnits(value: number): number {
   return (value + 1) / 2;
 }
 
+/** Brightness in [0, 1] as a photoreceptor answers it: dark is stretched, light compressed. In single precision. */
+export function compressed(value: number, amount: number): number {
+  const light = Math.max(value, 0);
+  return Math.fround(Math.fround((1 + amount) * light) / Math.fround(1 + Math.fround(amount * light)));
+}
+
+/** The brightness of which `compressed` makes this value. */
+export function expanded(value: number, amount: number): number {
+  const seen = Math.min(value, 1 + 0.5 / amount);
+  return seen / (1 + amount - amount * seen);
+}
+
 /** `count` numbers from 0 to 1 inclusive. */
 function line(count: number): number[] {
   return Array.from({ length: count }, (_, i) => Math.fround(i / (count - 1)));
@@ -235,6 +247,14 @@ function mean(numbers: Float32Array): number {
 
 // --- the autoencoder ---
 
+/** A scene as the decoder draws it from slots alone, in [0, 1] up to its errors. */
+export interface Drawn {
+  image: Float32Array;
+  /** `[slots, pixels]` and `[slots, 3 · pixels]`. */
+  masks: Rows;
+  slotImages: Rows;
+}
+
 /** Slots with what they draw, its cost, and whose each pixel is. */
 export interface Found {
   found: Rows;
@@ -261,6 +281,8 @@ export class SlotAutoencoder {
   protected readonly compete: boolean | undefined;
   /** Of a slot, as slot attention has it. */
   protected readonly width: number;
+  /** Of brightness, before the model sees or draws it. */
+  readonly #compression: number;
   readonly #encode: (image: Float32Array) => Grid;
   protected readonly decoder: (slots: Rows) => Drawing;
   protected readonly likelihood: Likelihood;
@@ -276,6 +298,7 @@ export class SlotAutoencoder {
     this.attention = weights.part("slot_attention");
     this.compete = config.attention.competition;
     this.width = config.attention.slot_dim;
+    this.#compression = config.compression;
     this.#encode = encoder(weights.part("encoder"), this.resolution);
     const decoder = weights.part("decoder");
     this.decoder = separableDecoder(outlined ? decoder.part("draft") : decoder, separable, config.resolution);
@@ -284,9 +307,22 @@ export class SlotAutoencoder {
     this.likelihood = likelihood.class_path === "Mixture" ? mixture(noise, sparsity) : average;
   }
 
+  /** An image, channel by channel in [0, 1], as the model sees and draws it, in [-1, 1]. */
+  #units(image: Float32Array): Float32Array {
+    const amount = this.#compression;
+    return fromUnits(amount ? image.map((value) => compressed(value, amount)) : image);
+  }
+
+  /** What a drawing shows. */
+  shown({ colours, logits }: Drawing): Drawn {
+    const slotImages = map(colours, (value) => expanded(inUnits(value), this.#compression));
+    const { picture, masks } = compose({ colours: slotImages, logits });
+    return { image: picture, slotImages, masks };
+  }
+
   /** An image, channel by channel in [0, 1], as slot attention takes it. */
   prepare(image: Float32Array): Prepared {
-    const target = fromUnits(image);
+    const target = this.#units(image);
     const features = this.#encode(target);
     return { target, grid: features.side, inputs: slotAttention.prepare(this.attention, features) };
   }
@@ -300,15 +336,15 @@ export class SlotAutoencoder {
     const costs = tries.map(({ cost }) => cost);
     const best = costs.indexOf(Math.min(...costs));
     const { history, found, drawing, masks } = tries[best];
-    const { picture, masks: drawnMasks } = compose(drawing);
+    const { image: reconstruction, slotImages, masks: drawnMasks } = this.shown(drawing);
     return {
       slots: found,
       attention: history.attention,
       grid,
       drawnMasks,
       masks,
-      slotImages: map(drawing.colours, inUnits),
-      reconstruction: picture.map(inUnits),
+      slotImages,
+      reconstruction,
       costs,
       best,
     };
@@ -327,7 +363,7 @@ export class SlotAutoencoder {
 
   /** Whose each pixel is, by these slots. */
   masksOf(image: Float32Array, slots: Point): Rows {
-    return this.draw(rows(slots.length / this.width, this.width, Float32Array.from(slots)), fromUnits(image)).masks;
+    return this.draw(rows(slots.length / this.width, this.width, Float32Array.from(slots)), this.#units(image)).masks;
   }
 
   /** The largest eigenvalues of the iteration's Jacobian at these slots. */

@@ -2,10 +2,10 @@
  * A prior over scenes (chapter 08), as in `slotlib/prior.py`: a causal transformer that continues a scene's text token
  * by token. Every block has a vocabulary of its own. One text at a time; a row is a token.
  */
-import type { Prepared, Question } from "./autoencoder.ts";
+import type { Drawn, Prepared, Question } from "./autoencoder.ts";
 import { pixelsOwned } from "./pictures.ts";
 import { Generator } from "./random.ts";
-import { SVQAutoencoder, type CodedAnswer, type Codes, type Drawn, type Word } from "./svq.ts";
+import { SVQAutoencoder, type CodedAnswer, type Codes, type Word } from "./svq.ts";
 import { columns, layerNorm, linear, map, plus, product, row, rows, type Rows } from "./tensor.ts";
 import type { Made, Weights } from "./weights.ts";
 

@@ -4,9 +4,9 @@
  * A slot is cut into blocks, each with a codebook of its own. After the attention nothing mixes the blocks: GRU, MLP
  * and LayerNorm are block-diagonal. An iteration ends in codes, but for the first ones, which search in plain numbers.
  */
-import { compose, inUnits, SlotAutoencoder, type Answer, type Prepared, type Question } from "./autoencoder.ts";
+import { SlotAutoencoder, type Answer, type Drawn, type Prepared, type Question } from "./autoencoder.ts";
 import { iteration, type History, type Prepared as Inputs } from "./slot_attention.ts";
-import { layerNorm, map, row, rows, type Rows } from "./tensor.ts";
+import { layerNorm, row, rows, type Rows } from "./tensor.ts";
 import type { Made, Tensor, Weights } from "./weights.ts";
 
 /** A scene as text: slot after slot, block after block. */
@@ -14,14 +14,6 @@ export type Codes = number[];
 
 export interface CodedAnswer extends Answer {
   codes: Codes;
-}
-
-/** A scene as the decoder draws it from codes alone, in [0, 1]. */
-export interface Drawn {
-  image: Float32Array;
-  /** `[slots, pixels]` and `[slots, 3 · pixels]`. */
-  masks: Rows;
-  slotImages: Rows;
 }
 
 /** What a block of a slot may say: codes that stand for the same, and what the scene looks like then. */
@@ -108,9 +100,7 @@ export class SVQAutoencoder extends SlotAutoencoder {
 
   /** Draw a scene from codes. */
   decode(codes: Codes): Drawn {
-    const drawing = this.decoder(this.slotsOf(codes));
-    const { picture, masks } = compose(drawing);
-    return { image: picture.map(inUnits), masks, slotImages: map(drawing.colours, inUnits) };
+    return this.shown(this.decoder(this.slotsOf(codes)));
   }
 
   /** The codes of a block, those together that stand for the same: synonyms, of which the first is chosen. */
@@ -128,15 +118,15 @@ export class SVQAutoencoder extends SlotAutoencoder {
     const groups = this.synonyms(block);
     const own = codes.slice(slot * this.numBlocks, (slot + 1) * this.numBlocks);
     const scene = this.decoder(this.slotsOf(codes));
-    const before = compose(scene).picture;
+    const before = this.shown(scene).image;
     const variants = groups.flatMap(([code]) => own.map((said, m) => (m === block ? code : said)));
     const others = this.decoder(this.slotsOf(variants));
     return groups.map((group, i) => {
       row(scene.colours, slot).set(row(others.colours, i));
       row(scene.logits, slot).set(row(others.logits, i));
-      const { picture } = compose(scene);
-      const change = picture.reduce((sum, value, pixel) => sum + ((value - before[pixel]) / 2) ** 2, 0);
-      return { codes: group, image: picture.map(inUnits), change };
+      const { image } = this.shown(scene);
+      const change = image.reduce((sum, value, pixel) => sum + (value - before[pixel]) ** 2, 0);
+      return { codes: group, image, change };
     });
   }
 }

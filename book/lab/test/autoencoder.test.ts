@@ -9,6 +9,7 @@ import { row } from "../src/tensor.ts";
 import { decode, weights, weightsOf, type Made } from "../src/weights.ts";
 import { bytes, exported, floats, largest } from "./golden.ts";
 
+const UNDECIDED = 255; // a pixel that two slots own alike, as far as single precision can tell
 const FOLDER = new URL("../golden/", import.meta.url);
 const MODELS = readdirSync(FOLDER).filter((file) => file.startsWith("model_"));
 
@@ -56,8 +57,12 @@ describe.each(MODELS)("%s", (file) => {
       const slotsThere = floats(expected.found);
       const scale = Math.max(1, largest(slotsThere, new Float32Array(slotsThere.length)) / 10);
       expect(largest(answer.slots.data, slotsThere)).toBeLessThan(1e-4 * scale);
-      expect(largest(owners(answer.masks), bytes(expected.masks))).toBe(0);
-      expect(largest(owners(answer.drawnMasks), bytes(expected.drawn_masks))).toBe(0);
+      for (const [found, there] of [[answer.masks, expected.masks], [answer.drawnMasks, expected.drawn_masks]]) {
+        const whose = bytes(there);
+        expect(owners(found).filter((slot, i) => whose[i] !== UNDECIDED && slot !== whose[i])).toHaveLength(0);
+        // Of three times as many slots as a model was made for, several draw the ground, all alike.
+        expect(whose.filter((slot) => slot === UNDECIDED).length).toBeLessThan(whose.length * (slots > 9 ? 0.25 : 0.01));
+      }
       const corner = expected.attention.map((_: number, k: number) => row(answer.attention[iterations - 1], k)[0]);
       expect(largest(corner, expected.attention)).toBeLessThan(1e-4);
       const error = answer.reconstruction.reduce((sum, value, i) => sum + (value - image[i]) ** 2, 0) / image.length;

@@ -1,10 +1,10 @@
 /** Keyboard of words (chapter 07): a scene as slots × blocks of codes, of which each can be exchanged. */
-import type { Question } from "../autoencoder.ts";
+import type { Drawn, Question } from "../autoencoder.ts";
 import * as pictures from "../pictures.ts";
 import { latest, Remote } from "../remote.ts";
 import { Stage } from "../scenes.ts";
 import { range, text, type Model } from "../settings.ts";
-import type { CodedAnswer, Codes, Drawn, Word } from "../svq.ts";
+import type { CodedAnswer, Codes, Word } from "../svq.ts";
 import { SHEET, sheet } from "../sheet.ts";
 import { agreement, exchanged, readCodes, writeCodes } from "../texts.ts";
 import * as ui from "../ui.ts";
