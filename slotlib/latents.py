@@ -75,7 +75,11 @@ def embed(
             raise ImportError("method='umap' needs umap-learn: pip install 'slotlib[umap]'") from missing
         options = {"n_neighbors": min(15, len(points) - 1), "n_jobs": 1, **options}
         made = UMAP(n_components=dims, random_state=seed, **options)
-    return torch.from_numpy(np.asarray(made.fit_transform(points))).to(latents.dtype)
+    threads = torch.get_num_threads()
+    try:
+        return torch.from_numpy(np.asarray(made.fit_transform(points))).to(latents.dtype)
+    finally:
+        torch.set_num_threads(threads)  # UMAP's compiler gives PyTorch as many as it has itself
 
 
 def cluster(

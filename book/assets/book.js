@@ -1,4 +1,4 @@
-// What the pages do without a lab: let the keyboard scroll what is too wide, typeset formulas, those in view first, turn
+// What the pages do without a lab: let the keyboard scroll what is too wide, typeset formulas (those in view first), turn
 // the pages of flipbooks, and print.
 {
   // What scrolls can be reached by the keyboard; pictures and formulas then say what they are. What fits is left alone.
@@ -31,7 +31,7 @@
             done();
             (window.requestIdleCallback ?? setTimeout)(() => {
               MathJax.typeset();
-              for (const formula of formulas) if (formula.matches(SCROLLS)) watcher.observe(formula); // its box may be as it was
+              for (const formula of formulas) if (formula.matches(SCROLLS)) watcher.observe(formula); // as wide as before
             });
           },
           { rootMargin: "100% 0px" },

@@ -85,6 +85,19 @@ def test_half_precision_stays_half_precision(clouds):
     assert latents.embed(clouds[0].bfloat16()).dtype == torch.bfloat16
 
 
+def test_a_map_leaves_pytorch_its_threads(clouds, monkeypatch):
+    umap = pytest.importorskip("umap")
+
+    def fit_transform(self, points):
+        torch.set_num_threads(before + 1)  # as numba does
+        return points[:, :2]
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(umap.UMAP, "fit_transform", fit_transform)
+    assert latents.embed(clouds[0], "umap").shape == (80, 2)
+    assert torch.get_num_threads() == before
+
+
 def test_what_cannot_be_used_is_refused(monkeypatch):
     points = torch.randn(20, 5, generator=generator())
     for call in (latents.embed, latents.cluster):
