@@ -2,9 +2,9 @@
 
     python -m benchmarks.compression FOLDER [--jobs 2]
 
-As benchmarks/ablations.py, on the published look. Without compression the recipe's noise would be too large for what it
-then sees, so it is tried with less as well. data/runs/compression.csv has a line for each run; the appendix "Making it
-converge" reads it.
+As benchmarks/ablations.py, on the published look. Without compression contrasts are smaller, so there the recipe is
+tried with less noise as well. data/runs/compression.csv has a line for each run; the appendix "Making it converge"
+reads it.
 """
 
 from pathlib import Path
