@@ -17,7 +17,7 @@ def f(slots):
 
 with torch.no_grad():
     found = solve(f, start, method="${a}", tolerance=${re.toExponential()}, max_iterations=${w})
-    masks = model.likelihood.masks(model.decoder(found.z), images * 2 - 1)
+    masks = model.likelihood.masks(model.decoder(found.z), model.units(images))
 jacobian = torch.autograd.functional.jacobian(f, found.z).view(found.z.numel(), -1)
 largest = max(torch.linalg.eigvals(jacobian).tolist(), key=abs)
 print("Residual", f"{found.residuals.item():.1e}")

@@ -8,7 +8,7 @@ ${s.join(`
 `)}
 ]:
     for row, column in PIECES[piece] * 5:
-        block = torch.tensor(COLOURS[colour])[:, None, None] * BEVELS["${n.options.look??"first"}"] / 255
+        block = torch.tensor(COLOURS[colour])[:, None, None] * BEVELS["${n.options.look??"published"}"] / 255
         image[0, :, y + row : y + row + 5, x + column : x + column + 5] = block
 
 out = slotlib.load("${kt}")(image, generator=torch.Generator().manual_seed(0))

@@ -103,7 +103,7 @@ for piece, x, y, colour in [
 ${rows.join("\n")}
 ]:
     for row, column in PIECES[piece] * 5:
-        block = torch.tensor(COLOURS[colour])[:, None, None] * BEVELS["${written.options.look ?? "first"}"] / 255
+        block = torch.tensor(COLOURS[colour])[:, None, None] * BEVELS["${written.options.look ?? "published"}"] / 255
         image[0, :, y + row : y + row + 5, x + column : x + column + 5] = block
 
 out = slotlib.load("${MODEL}")(image, generator=torch.Generator().manual_seed(0))

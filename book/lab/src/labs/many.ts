@@ -256,7 +256,7 @@ with torch.no_grad():
     logits = model.keep_or_drop(bound.slots).logits
 
     def cost(keep):
-        return model.likelihood.cost(adaptive.kept_only(drawing, keep), images * 2 - 1)
+        return model.likelihood.cost(adaptive.kept_only(drawing, keep), model.units(images))
 
     every, one = torch.ones(1, ${slots}), torch.eye(${slots})
     saved = torch.stack([cost(every - each) - cost(every) for each in one], dim=1)
