@@ -66,15 +66,15 @@ LEVELS = (0.90, 0.95, 0.99)
 FG_ARI = "drawn_fg_ari", "posterior_fg_ari"
 GOALS = {0.90: 30, 0.95: 80, 0.99: 9 * 60}
 """Seconds of the recipe on one core."""
-SCHEDULES: dict[int, dict[str, float]] = {
+SCHEDULES: dict[int, dict[str, float | str]] = {
     700: {},
     2000: {"model.attention.gradient_steps": 3, "train.clip": 0.3, "data.light": "{}"},
     0: {},
 }
 """Steps of the recipe's schedules, 0 for its own, and what else differs. Gradients through several iterations make
 better slots, and the recipe's come late; 2,000 steps are too few to wait. Three iterations from the start are a middle
-way, for short schedules: over long ones some seeds fell apart with them. Nor are these steps enough to learn every
-light."""
+way, for short schedules: over long ones some seeds fell apart with them. There the light does not change: levels are
+of scenes as they are."""
 PEER = "slot-attention"
 NAMES = {"recipe": "recipe, {steps:,} steps", "paper": "the paper's model", "pypi": "the paper's model on PyPI {peer}"}
 EVERY = {"recipe": 100, "paper": 10, "pypi": 10}

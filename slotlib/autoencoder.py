@@ -63,8 +63,8 @@ def compressed(values: Float[Tensor, "*any"], amount: float) -> Float[Tensor, "*
 
 
 def expanded(values: Float[Tensor, "*any"], amount: float) -> Float[Tensor, "*any"]:
-    """The brightness of which `compressed` makes these values. No brightness makes 1 + 1/c: what is more than half way
-    from 1 to there is taken back to that point."""
+    """The brightness of which `compressed` makes these values, for an amount above 0. No brightness makes 1 + 1/c: what
+    is more than half way from 1 to there is taken back to that point."""
     values = values.clamp(max=1 + 0.5 / amount)
     return values / (1 + amount - amount * values)
 
@@ -200,8 +200,8 @@ class AutoencoderConfig:
     decoder: DecoderConfig = field(default_factory=Broadcast)
     likelihood: LikelihoodConfig = field(default_factory=Average)
     compression: float = 0.0
-    """How strongly brightness is compressed before the model sees or draws it, see `compressed`. 0: as it is. Where an
-    object is shaded more strongly than it differs from what is behind it, 2 leaves the shading smaller."""
+    """How strongly brightness is compressed before the model sees or draws it, see `compressed`. 0: as it is. For
+    objects that are shaded more strongly than they differ from what is behind them, as published Tetrominoes are."""
 
 
 class AutoencoderOutput(NamedTuple):

@@ -66,15 +66,13 @@ describe.each(fates)("the scene that is $name", (fate) => {
   test.each(golden.filter((each) => each.fate === fate.name))("$method, $iterations iterations", (expected) => {
     const way = model.walk(image, start, expected.method as Method, expected.iterations, 1e-10);
     const least = [1, 3, 9].map((count) => (expected.method === "plain" ? way.residuals[count - 1] : Math.min(...way.residuals.slice(0, count))));
-    // Encoded in single or in double precision, PyTorch's slow scene differs by 7e-5 itself.
-    const digits = fate.name === "slow" ? 3 : 4;
-    least.forEach((residual, i) => expect(residual / expected.least[i]).toBeCloseTo(1, digits));
+    // Anderson's jumps make much of the slow scene's last digits: in single or in double precision, PyTorch differs by 7e-5.
+    const jumping = fate.name === "slow" && expected.method === "anderson";
+    least.forEach((residual, i) => expect(residual / expected.least[i]).toBeCloseTo(1, jumping ? 3 : 4));
     expect(way.converged).toBe(expected.converged);
     if (way.converged) expect(Math.abs(way.residuals.length - expected.needed)).toBeLessThan(4);
-    // Where slots do not rest, what differs at all grows; on the slow scene Anderson's jumps make much of it at once.
-    const wandering = fate.name === "restless" && !way.converged;
-    const jumping = fate.name === "slow" && expected.method === "anderson";
-    if ((wandering && expected.iterations > 100) || jumping) return;
+    const wandering = (fate.name === "restless" || jumping) && !way.converged; // what differs at all grows
+    if (wandering && expected.iterations > 100) return;
     const at = way.values[best(way, expected.method as Method, expected.iterations)];
     const eigenvalues = model.eigenvalues(image, at);
     const near = wandering ? 5e-3 : 1e-4;

@@ -96,14 +96,14 @@ function code({ written }: Stage, pieces: Thing[], slots: number): string {
   const rows = pieces.map(({ shape, x, y, colour }) => `    (${shape}, ${x}, ${y}, "${colours.get(colour.join())}"),`);
   return `import torch
 import slotlib
-from slotlib.data.tetrominoes import BEVELS, COLOURS, PIECES
+from slotlib.data.tetrominoes import BEVELS, COLOURS, LOOK, PIECES
 
 image = torch.zeros(1, 3, ${written.resolution}, ${written.resolution})
 for piece, x, y, colour in [
 ${rows.join("\n")}
 ]:
     for row, column in PIECES[piece] * 5:
-        block = torch.tensor(COLOURS[colour])[:, None, None] * BEVELS["${written.options.look ?? "published"}"] / 255
+        block = torch.tensor(COLOURS[colour])[:, None, None] * BEVELS[LOOK] / 255
         image[0, :, y + row : y + row + 5, x + column : x + column + 5] = block
 
 out = slotlib.load("${MODEL}")(image, generator=torch.Generator().manual_seed(0))
