@@ -69,6 +69,15 @@ def expanded(values: Float[Tensor, "*any"], amount: float) -> Float[Tensor, "*an
     return values / (1 + amount - amount * values)
 
 
+def softened(images: Float[Tensor, "batch 3 side side"], spread: float) -> Float[Tensor, "batch 3 side side"]:
+    """Images blurred by a Gaussian whose standard deviation is `spread` pixels. What lies beyond the border does not
+    count."""
+    with torch.autocast(images.device.type, enabled=False):
+        place = torch.arange(images.shape[-1], device=images.device, dtype=images.dtype)
+        blur = (-((place.unsqueeze(1) - place) / spread).square() / 2).softmax(dim=1)
+        return blur @ images @ blur.mT
+
+
 def checked(config: Any, kind: type, where: str = "") -> Any:
     """A model's configuration. Raises ValueError naming the field that is not what its annotation says."""
     if not isinstance(config, kind):
@@ -202,6 +211,10 @@ class AutoencoderConfig:
     compression: float = 0.0
     """How strongly brightness is compressed before the model sees or draws it, see `compressed`. 0: as it is. For
     objects that are shaded more strongly than they differ from what is behind them, as published Tetrominoes are."""
+    softness: float = 0.0
+    """By how many pixels an image is blurred before it is asked whose its pixels are, see `softened`. 0: not at all. A
+    highlight, or the dark rim of an object, is in no colour that a slot painted; beside its neighbours it can be told.
+    Where paint is flat, this takes the edge off outlines and gives nothing."""
 
 
 class AutoencoderOutput(NamedTuple):
@@ -233,6 +246,7 @@ class SlotAutoencoder(WithSlots, Model):
         check.whole("resolution", config.resolution)
         check.whole("slot_dim", dim)
         check.number("compression", config.compression)
+        check.number("softness", config.softness)
         self.encoder = config.encoder.build(dim)
         self.slot_attention = config.attention.build(dim)
         self.decoder = config.decoder.build(dim, config.resolution)
@@ -244,6 +258,11 @@ class SlotAutoencoder(WithSlots, Model):
     def units(self, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch 3 *area"]:
         amount = self.config.compression
         return super().units(compressed(images, amount) if amount else images)
+
+    def evidence(self, images: Images) -> Images:
+        """Images as they are asked whose their pixels are, in the model's `units`."""
+        softness = self.config.softness
+        return self.units(softened(images, softness) if softness else images)
 
     def shown(self, drawing: Drawing) -> tuple[Images, Float[Tensor, "batch slots 3 height width"], Masks]:
         """Of a whole drawing, in [0, 1]: the picture, what each slot paints, and the drawn masks."""
@@ -320,7 +339,7 @@ class SlotAutoencoder(WithSlots, Model):
     ) -> AutoencoderOutput:
         """A drawing of `images`, and the slots that it was made from."""
         picture, slot_images, drawn_masks = self.shown(drawing)
-        masks = self.likelihood.masks(drawing, self.units(images))
+        masks = self.likelihood.masks(drawing, self.evidence(images))
         return AutoencoderOutput(picture, slot_images, masks, slots, attention, drawn_masks)
 
     def scored_masks(self, output: Any) -> dict[str, Masks]:

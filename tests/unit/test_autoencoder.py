@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from slotlib import data
@@ -16,8 +17,9 @@ from slotlib.autoencoder import (
     checked,
     compressed,
     expanded,
+    softened,
 )
-from slotlib.decoders import Broadcast, Coordinate, Separable
+from slotlib.decoders import Broadcast, Coordinate, Drawing, Separable
 from slotlib.encoders import Paper, Strided
 from slotlib.likelihoods import Average, Mixture, compose
 from slotlib.metrics import MASK_SCORES, adjusted_rand_index, fg_ari
@@ -106,10 +108,48 @@ def test_a_model_without_compression_sees_what_it_is_given():
     close(build(CONFIGS["mixture, compressed"]).units(images), compressed(images, 3.0) * 2 - 1, atol=0)
 
 
+@pytest.mark.parametrize("name", ["compression", "softness"])
 @pytest.mark.parametrize("wrong", [-1.0, math.nan, "2"])
-def test_an_impossible_compression_is_refused(wrong):
-    with pytest.raises(ValueError, match="compression"):
-        build(replace(TINY, compression=wrong))
+def test_an_impossible_amount_is_refused(name, wrong):
+    with pytest.raises(ValueError, match=name):
+        build(replace(TINY, **{name: wrong}))
+
+
+# --- whose its pixels are, it is asked of a softer image ---
+
+
+@pytest.mark.parametrize("spread", [0.5, 0.8, 2.0])
+def test_images_are_softened_by_a_gaussian(spread):
+    images = pictures(2)
+    found = softened(images, spread)
+    expected = torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, spread, spread), truncate=8))
+    inside = (..., slice(14, -14), slice(14, -14))  # beyond the border SciPy makes up pixels
+    close(found[inside], expected[inside], atol=1e-6)
+    close(softened(torch.full((1, 3, 9, 9), 0.7), spread), torch.full((1, 3, 9, 9), 0.7), atol=1e-6)  # to the border
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(softened(images, spread), found)
+
+
+def test_a_highlight_belongs_to_what_is_around_it():
+    """A blue half and a grey one, with a grey dot on the blue half: by its colour alone the dot is the grey slot's."""
+    side, dot = 9, (0, 4, 2)
+    colours = torch.zeros(1, 2, 3, side, side)
+    colours[:, 0, 2] = 1  # a blue slot, and a grey one
+    logits = torch.zeros(1, 2, side, side)
+    logits[:, 0, :, :5], logits[:, 1, :, 5:] = 2, 2  # drawn where they are, softly
+    drawing = Drawing(colours, logits)
+    image = torch.full((1, 3, side, side), 0.5)
+    image[:, 2, :, :5] = 1
+    image[:, 2, 4, 2] = 0.5
+    slots, attention = torch.zeros(1, 2, 4), torch.zeros(1, 2, side, side)
+    hard, soft = (
+        build(replace(CONFIGS["mixture"], resolution=side, softness=softness)).output(drawing, image, slots, attention)
+        for softness in (0.0, 0.8)
+    )
+    left = (hard.masks.argmax(1) == 0)[0]
+    assert left.sum() == 5 * side - 1 and hard.masks.argmax(1)[dot] == 1
+    assert torch.equal((soft.masks.argmax(1) == 0)[0], torch.arange(side).expand(side, -1) < 5)
+    assert torch.equal(hard.drawn_masks, soft.drawn_masks) and torch.equal(hard.reconstruction, soft.reconstruction)
 
 
 # --- what comes out ---

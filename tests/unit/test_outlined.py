@@ -5,6 +5,7 @@ import torch
 
 import slotlib
 from slotlib import checkpoint
+from slotlib.autoencoder import softened
 from slotlib.decoders import Broadcast, Drawing, Separable
 from slotlib.encoders import Strided
 from slotlib.likelihoods import Average
@@ -144,6 +145,19 @@ def test_whose_pixels_they_are_is_taken_as_known(model, images):
     found = torch.autograd.grad(model.drawing_loss(slots, images, Draws()), slots)[0]
     close(found, gradient(known=True), atol=1e-7)
     assert (found - gradient(known=False)).abs().max() > 1e-5
+
+
+def test_outlines_are_read_from_a_softer_image(model, images):
+    """In training and in use, whose pixels they are is asked of the soft image; the drawing is judged by the sharp."""
+    softer = OutlinedAutoencoder(config(softness=1.0))
+    softer.load_state_dict(model.state_dict())
+    slots, soft = torch.randn(2, 3, DIM, generator=generator(2)), softened(images, 1.0)
+    read = softer.second_look(slots, images)
+    assert torch.equal(read, model.second_look(slots, soft))
+    assert not torch.allclose(read, model.second_look(slots, images), atol=1e-4)
+    target = images * 2 - 1
+    costs = [model.likelihood.cost(each, target) for each in (model.decoder.draft(slots), model.decoder(read))]
+    close(softer.drawing_loss(slots, images, Draws()), torch.stack(costs).mean())
 
 
 def test_the_best_of_several_starts_costs_least(model, images):

@@ -294,6 +294,7 @@ export class SlotAutoencoder {
     const separable = part(config, "decoder", "Separable").init_args;
     const likelihood = part(config, "likelihood", "Mixture");
     if (config.attention.num_heads !== 1) throw new Error("The page computes attention with one head only.");
+    if (config.softness) throw new Error("The page does not soften images.");
     this.resolution = config.resolution;
     this.attention = weights.part("slot_attention");
     this.compete = config.attention.competition;

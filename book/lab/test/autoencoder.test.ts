@@ -33,6 +33,9 @@ test("what the page cannot compute is said by name", () => {
   const kind = structuredClone(kinds[0].model) as Made;
   kind.init_args.decoder.class_path = "Broadcast";
   expect(() => made(kind, weights({}, new Float32Array()))).toThrow("the decoder Broadcast");
+  kind.init_args.decoder.class_path = "Separable";
+  kind.init_args.softness = 0.8;
+  expect(() => made(kind, weights({}, new Float32Array()))).toThrow("soften");
   expect(() => made({ ...kind, class_path: "SetPredictor" }, weights({}, new Float32Array()))).toThrow("SetPredictor");
 });
 
