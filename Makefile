@@ -10,7 +10,7 @@ HTML      := book/_build/html
 
 # What the labs of book/lab compute with.
 LAB_MODELS := tetrominoes tetrominoes_tiling tetrominoes_collapse tetrominoes_early tetrominoes_alone shapes \
-              multi_dsprites adaptive_shapes svq_shapes clevr10_sets
+              multi_dsprites adaptive_shapes svq_draft_shapes clevr10_sets
 
 # Two processes, one thread each; UMAP's compiler, which has a number of its own, would set PyTorch's too. What is in one
 # file, a chapter for example, stays in one process; files begin in the order in which they are given (else those of few

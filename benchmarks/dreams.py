@@ -1,8 +1,8 @@
 """What do the codes say, and can dreamt scenes be told from data? Slots against patches (chapter 08).
 
-    python -m benchmarks.dreams [--datasets shapes,multi_dsprites]
+    python -m benchmarks.dreams [MODEL ...]
 
-For each dataset whose models ship:
+For each model that ships with slots made of codes, and a prior (default: all of them):
     the codes   FG-ARI with codes and without, and what each block says about each property of an object;
     counts      how many objects a dreamt scene has. Those of slots are counted by their masks, those of patches, which
                 have none, by the continuous model of the same data, which looks at slots' dreams and at data too;
@@ -39,7 +39,6 @@ from slotlib.svq import information, objects_found
 
 RESULTS = Path(__file__).with_name("dreams.json")
 PICTURES = Path(__file__).parents[1] / "book" / "assets" / "benchmarks"
-DATASETS = ("shapes", "multi_dsprites")
 SCENES = 1_280
 """Of each kind; judges learn from half of them."""
 COUNTED = 5_120
@@ -177,16 +176,22 @@ def dictionary(model: CodePrior, scenes: data.Scenes) -> dict[str, list[float]]:
     return {name: [round(value, 3) for value in blocks] for name, blocks in information(found).items()}
 
 
+def writers() -> list[str]:
+    """The models that ship with a prior over slots."""
+    return [name for name in zoo.names() if name.startswith("svq_") and isinstance(zoo.load(name), CodePrior)]
+
+
 def measure(name: str) -> dict[str, Any]:
-    names = name, f"svq_{name}", f"patches_{name}"
-    observer, slots, patches = models = [zoo.load(model) for model in names]
+    dataset = zoo.load(name).card["dataset"]["name"]
+    models = {each: zoo.load(each) for each in (dataset, name, f"patches_{dataset}")}
+    observer, slots, patches = models.values()
     options = slots.card["dataset"]["options"]  # the look of the scenes that are written
-    scenes, others = (data.make(name, SCENES, seed, **options) for seed in (0, 9))
+    scenes, others = (data.make(dataset, SCENES, seed, **options) for seed in (0, 9))
     images, more = (
         torch.cat([each.batch(range(i, i + BATCH))["image"] for i in range(0, SCENES, BATCH)])
         for each in (scenes, others)
     )
-    many = data.make(name, COUNTED, 0, **options)
+    many = data.make(dataset, COUNTED, 0, **options)
     true = torch.cat(
         [many.batch(range(i, i + BATCH))["objects"]["present"].sum(dim=1) for i in range(0, COUNTED, BATCH)]
     )
@@ -223,10 +228,10 @@ def measure(name: str) -> dict[str, Any]:
     save(draw_dictionary(words), PICTURES / f"words_{name}.png")
     codes, plain = (evaluate(model, scenes, 640) for model in (slots, observer))
     return {
-        "sha256": {called: model.card["sha256"] for called, model in zip(names, models, strict=True)},
+        "sha256": {called: each.card["sha256"] for called, each in models.items()},
         **{
-            name: {"codes": round(codes.means[name], 4), "continuous": round(plain.means[name], 4)}
-            for name in ("drawn_fg_ari", "posterior_fg_ari")
+            score: {"codes": round(codes.means[score], 4), "continuous": round(plain.means[score], 4)}
+            for score in ("drawn_fg_ari", "posterior_fg_ari")
         },
         "utilisation": round(codes.means["utilisation"], 3),
         "perplexity": [round(codes.means[f"perplexity_{i}"], 1) for i in range(len(next(iter(words.values()))))],
@@ -292,13 +297,12 @@ def _rounded(scores: list[float]) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    there = [name for name in DATASETS if f"svq_{name}" in zoo.names()]
-    parser.add_argument("--datasets", default=",".join(there), help="with commas")
+    parser.add_argument("models", nargs="*", default=writers())
     torch.set_num_threads(1)
     plots.use_style()
-    measured = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"datasets": {}}
-    for name in parser.parse_args().datasets.split(","):
-        measured["datasets"][name] = measure(name)
+    measured = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"models": {}}
+    for name in parser.parse_args().models:
+        measured["models"][name] = measure(name)
         measured |= {"machine": machine(), "scenes": SCENES}
         checkpoint.write(RESULTS, (json.dumps(measured, indent=1, ensure_ascii=False) + "\n").encode())
 

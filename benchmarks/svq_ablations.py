@@ -1,6 +1,6 @@
 """What does each part of SVQ do? Change one and train again, for a short schedule. As benchmarks/ablations.py.
 
-    python -m benchmarks.svq_ablations FOLDER [--datasets svq_shapes,svq_multi_dsprites] [--jobs 2]
+    python -m benchmarks.svq_ablations FOLDER [--datasets svq_draft_shapes,svq_multi_dsprites] [--jobs 2]
 
 Shapes, a fifth of the recipe's schedule: 1,200 of 1,600 steps, codes from step 400 on. Multi-dSprites, its stages in
 one: 2,400 steps, codes from step 1,200 on. Scored on 640 fresh scenes from one start: FG-ARI of the masks that there
@@ -43,7 +43,7 @@ def codes(blocks: int, codes: int) -> list[str]:
 
 
 STUDIES = {
-    "svq_shapes": Study(
+    "svq_draft_shapes": Study(
         1,
         ["--train.steps=1600", "--train.stop_at=1200"],
         {

@@ -31,7 +31,7 @@ class OutlinedSVQConfig(OutlinedConfig, SVQConfig):
     """Everything that defines an `OutlinedSVQAutoencoder`."""
 
     attention: QuantisedAttentionConfig = field(default_factory=QuantisedAttentionConfig)
-    outline: FiniteScalar = field(default_factory=lambda: FiniteScalar(num_blocks=8, levels=[4, 4]))
+    outline: FiniteScalar = field(default_factory=lambda: FiniteScalar(num_blocks=8, levels=[8, 8]))
     """How the `outline_dim` numbers of an outline are rounded: to as many codes as the blocks of attention have."""
     outline_dim: int = 16
 

@@ -421,22 +421,24 @@ KINDS = {
 def offer_codes(app: Sphinx, config: Config) -> None:
     """`{{ zoo_codes }}`: models whose latents are codes, as `python -m benchmarks.dreams` measured them."""
     path = ROOT / "benchmarks/dreams.json"
-    measured = json.loads(path.read_text("utf-8")) if path.exists() else {"datasets": {}}
-    lines = [] if measured["datasets"] else ["*Not measured yet.*"]
-    for dataset, numbers in measured["datasets"].items():
-        lines += _zoo_codes(dataset, numbers, measured["scenes"])
+    measured = json.loads(path.read_text("utf-8")) if path.exists() else {"models": {}}
+    lines = [] if measured["models"] else ["*Not measured yet.*"]
+    for name, numbers in measured["models"].items():
+        lines += _zoo_codes(name, numbers, measured["scenes"])
     config.myst_substitutions = {**config.myst_substitutions, "zoo_codes": "\n".join(lines)}
 
 
-def _zoo_codes(dataset: str, numbers: dict, scenes: int) -> list[str]:
+def _zoo_codes(name: str, numbers: dict, scenes: int) -> list[str]:
     """Slots and patches of one dataset, side by side."""
-    names = f"svq_{dataset}", f"patches_{dataset}"
-    slots, patches = (modern(json.loads((ROOT / f"data/checkpoints/{name}.json").read_text("utf-8"))) for name in names)
+    slots = modern(json.loads((ROOT / f"data/checkpoints/{name}.json").read_text("utf-8")))
+    dataset = slots["dataset"]["name"]
+    rival = f"patches_{dataset}"
+    patches = modern(json.loads((ROOT / f"data/checkpoints/{rival}.json").read_text("utf-8")))
     attention, cut = _zoo_made(slots)["attention"], _zoo_made(patches)
-    grid, count = (cut["resolution"] // cut["patch"]) ** 2, attention["num_slots"]
-    blocks, patch_codes = (each["quantizer"]["init_args"] for each in (attention, cut))
+    grid, count, blocks = (cut["resolution"] // cut["patch"]) ** 2, attention["num_slots"], len(numbers["perplexity"])
+    slot_codes, patch_codes = (each["quantizer"]["init_args"] for each in (attention, cut))
     sizes = (
-        (count * blocks["num_blocks"], blocks["num_codes"]),
+        (count * blocks, slot_codes["num_codes"]),
         (grid * patch_codes["num_blocks"], patch_codes["num_codes"]),
     )
     cells = []
@@ -454,15 +456,14 @@ def _zoo_codes(dataset: str, numbers: dict, scenes: int) -> list[str]:
         for row in numbers["judges"]
     ]
     words = numbers["information"]
-    best = ", ".join(f"{name} {max(each):.2f} (block {each.index(max(each))})" for name, each in words.items())
+    best = ", ".join(f"{what} {max(each):.2f} (block {each.index(max(each))})" for what, each in words.items())
     counts = "; ".join(f"{kind} {value:.3f}" for kind, value in numbers["count_variation"].items())
     drawn, posterior = (numbers[f"{kind}_fg_ari"] for kind in ("drawn", "posterior"))
     return [
-        f"(zoo-{names[1]})=",
-        f"### {names[0]} and {names[1]}",
+        *([f"(zoo-{rival})="] if name == f"svq_{dataset}" else []),
+        f"### {name} and {rival}",
         "",
-        f"{SCENES[dataset]} as {count} slots of {blocks['num_blocks']} blocks "
-        f"([`{names[0]}`](#zoo-{names[0]})), and as {grid} patches. "
+        f"{SCENES[dataset]} as {count} slots of {blocks} blocks ([`{name}`](#zoo-{name})), and as {grid} patches. "
         + _zoo_training(patches).replace("Trained", "These were trained"),
         "",
         "| | tokens a scene | FG-ARI, drawn / posterior | squared error | codes in use | bits a scene | MB |",
@@ -474,11 +475,11 @@ def _zoo_codes(dataset: str, numbers: dict, scenes: int) -> list[str]:
         f"What the blocks know of an object's properties, as normalised mutual information, "
         f"the best block of each: {best}.",
         "",
-        f"```{{figure}} assets/benchmarks/words_{dataset}.png",
-        f":name: fig-zoo-words-{dataset}",
+        f"```{{figure}} assets/benchmarks/words_{name}.png",
+        f":name: fig-zoo-words-{name}",
         f":alt: Table of properties by blocks, coloured by normalised mutual information. Best: {best}.",
         "",
-        f"`{names[0]}`: how much each block says about each property, from 0 to 1.",
+        f"`{name}`: how much each block says about each property, from 0 to 1.",
         "```",
         "",
         f"How far the number of objects in dreams is from that in data, as total variation (0 the same, 1 nothing in "
@@ -488,12 +489,12 @@ def _zoo_codes(dataset: str, numbers: dict, scenes: int) -> list[str]:
         "|---|---|---:|---:|",
         *judged,
         "",
-        f"```{{figure}} assets/benchmarks/dreams_{dataset}.png",
-        f":name: fig-zoo-dreams-{dataset}",
+        f"```{{figure}} assets/benchmarks/dreams_{name}.png",
+        f":name: fig-zoo-dreams-{name}",
         ":alt: Six rows of pictures: data; the same redrawn from slots, and from patches; scenes dreamt as slots, and "
         "as patches; slots thrown together.",
         "",
-        f"`{names[0]}` and `{names[1]}`: the first scenes of each kind.",
+        f"`{name}` and `{rival}`: the first scenes of each kind.",
         "```",
         "",
     ]

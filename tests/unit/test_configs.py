@@ -12,7 +12,8 @@ from slotlib.training import Config
 
 STAGES = {
     "patches_prior": ["--model.autoencoder.class_path=PatchVQVAE"],
-    "svq_shapes_prior": ["--model.autoencoder.class_path=SVQAutoencoder"],
+    "svq_draft_shapes_prior": ["--model.autoencoder.class_path=SVQAutoencoder"],
+    "svq_shapes_prior": ["--model.autoencoder.class_path=OutlinedSVQAutoencoder"],
     "svq_multi_dsprites_prior": ["--model.autoencoder.class_path=SVQAutoencoder"],
 }
 """What a second stage is given: a first one's model."""

@@ -182,7 +182,7 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", before)
 
 
-@pytest.mark.parametrize("name", ["tetrominoes_collapse", "clevr10_sets", "svq_shapes", "patches_shapes"])
+@pytest.mark.parametrize("name", ["tetrominoes_collapse", "clevr10_sets", "svq_draft_shapes", "patches_shapes"])
 def test_as_onnx_a_model_is_the_same_for_any_number_of_images(page, name, unchecked, tmp_path):
     """One of every kind that ships, with two iterations, for a graph has each of them; of slot autoencoders the one
     with empty slots."""

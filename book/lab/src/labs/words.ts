@@ -9,7 +9,7 @@ import { SHEET, sheet } from "../sheet.ts";
 import { agreement, exchanged, readCodes, writeCodes } from "../texts.ts";
 import * as ui from "../ui.ts";
 
-const MODEL = "svq_shapes";
+const MODEL = "svq_draft_shapes";
 const FREE = -1; // no slot chosen: the largest object
 const AS_READ = "";
 const CALM = 150; // ms without a change until the drawing is read again, which takes a while

@@ -10,7 +10,7 @@ import { FROM_PNG, PNG_IMPORTS, Table, things, UNTOUCHED } from "../table.ts";
 import { readCodes, writeCodes } from "../texts.ts";
 import * as ui from "../ui.ts";
 
-const MODEL = "svq_shapes";
+const MODEL = "svq_draft_shapes";
 const RESTARTS = 4; // of the reading of a scene
 const PACE = 120; // ms from token to token
 const STARTLED = 6; // nats: a token of this surprise has the full colour
