@@ -22,7 +22,7 @@ const MODELS: Record<string, { name: string; look: string }> = {
   },
   tetrominoes_alone: {
     name: "Tetrominoes, without competition",
-    look: "Every slot looks for itself, and no drawn mask has the shape of a piece: posterior masks only sort pixels by colour.",
+    look: "Every slot looks for itself: some pieces have two slots and some have none, and nobody keeps the ground.",
   },
   tetrominoes_tiling: {
     name: "Tetrominoes, tiling",
