@@ -132,14 +132,14 @@ class OutlinedAutoencoder(SlotAutoencoder):
     ) -> tuple[list[Drawing], Float[Tensor, "batch 3 *area"]]:
         """Draft and drawing, both judged: the draft has to stay good enough to find outlines with."""
         lines = self.decoder.draft.lines(draws)
-        target = self.units(images[:, :, *lines])
+        target = self.units(images)[:, :, *lines]
         draft = self.decoder.draft(slots, *lines)
-        whose = self.whose(draft, self.evidence(images)[:, :, *lines], keep).detach()
+        whose = self.whose(draft, target, keep).detach()
         return [draft, self.decoder.added(draft, self.read(slots, whose, *lines), *lines)], target
 
     def second_look(self, slots: Slots, images: Images, keep: Keep | None = None) -> Float[Tensor, "batch slots more"]:
         """The slots, followed by outline and centre: what `OutlinedDecoder` draws from."""
-        return self.read(slots, self.whose(self.decoder.draft(slots), self.evidence(images), keep))
+        return self.read(slots, self.whose(self.decoder.draft(slots), self.units(images), keep))
 
     def read(
         self, slots: Slots, whose: Masks, rows: slice = slice(None), columns: slice = slice(None)
@@ -147,6 +147,6 @@ class OutlinedAutoencoder(SlotAutoencoder):
         """What the decoder reads of outlines, see `OutlinedDecoder.read`. A subclass may say it with less."""
         return self.decoder.read(slots, whose, rows, columns)
 
-    def whose(self, draft: Drawing, evidence: Float[Tensor, "batch 3 *area"], keep: Keep | None) -> Masks:
+    def whose(self, draft: Drawing, target: Float[Tensor, "batch 3 *area"], keep: Keep | None) -> Masks:
         """The posterior of a draft, among the slots that are kept."""
-        return self.likelihood.masks(draft if keep is None else kept_only(draft, keep), evidence)
+        return self.likelihood.masks(draft if keep is None else kept_only(draft, keep), target)

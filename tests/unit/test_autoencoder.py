@@ -115,7 +115,7 @@ def test_an_impossible_amount_is_refused(name, wrong):
         build(replace(TINY, **{name: wrong}))
 
 
-# --- whose its pixels are, it is asked of a softer image ---
+# --- how sharp an image is seen ---
 
 
 @pytest.mark.parametrize("spread", [0.5, 0.8, 2.0])
