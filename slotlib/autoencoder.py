@@ -213,8 +213,8 @@ class AutoencoderConfig:
     objects that are shaded more strongly than they differ from what is behind them, as published Tetrominoes are."""
     softness: float = 0.0
     """By how many pixels an image is blurred before the model sees or draws it, see `softened`. 0: not at all. For
-    objects with highlights: a thin bright rim has none of the colours that slots paint, and may go to any of them; mixed
-    with its neighbours it stays with them. Where paint is flat, outlines only lose their edge."""
+    objects with highlights: a thin bright rim has none of the colours that slots paint, and may go to any of them;
+    mixed with its neighbours it stays with them. Where paint is flat, outlines only lose their edge."""
 
 
 class AutoencoderOutput(NamedTuple):
