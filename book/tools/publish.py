@@ -2,7 +2,7 @@
 
     python book/tools/publish.py NAME RUN [RUN ...] [--machine "one core of ..."] [--files CLEVR_v1.0]
     python book/tools/publish.py NAME     # measure again what ships: its card changes, its weights do not
-    python book/tools/publish.py NAME RUN [RUN ...] --more    # further seeds, likewise
+    python book/tools/publish.py NAME RUN [RUN ...] --more    # further seeds, likewise; of a prior, its autoencoder's
 
 The runs differ in their seed only. All of them are measured and reported on the card, from one start and from the best
 of four: by their drawn masks, and a mixture also by its posterior; predicted sets by their average precision. Beside
@@ -14,16 +14,17 @@ them is then about two fifths smaller. Then `python book/tools/zoo.py` brings th
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from slotlib import baselines, checkpoint, data, zoo
+from slotlib import baselines, checkpoint, data, training, zoo
 from slotlib.autoencoder import SlotAutoencoder
 from slotlib.evaluation import measured
-from slotlib.model import Model
+from slotlib.model import Draws, Model
 from slotlib.prior import CodePrior
 
 CHECKPOINTS = Path(__file__).parents[2] / "data" / "checkpoints"
@@ -48,6 +49,17 @@ def rounded(model: Model) -> Model:
 def finished(run: Path) -> Model:
     """The model of a run, as it is published."""
     return rounded(zoo.load(run / "model"))
+
+
+def as_read_by(prior: CodePrior, autoencoder: Model, folder: Path) -> CodePrior:
+    """Another training of a prior's autoencoder, with synonyms merged as the prior has them; no prior is learned."""
+    own = replace(prior.config, autoencoder=str(folder / "model"))
+    reader, seed = CodePrior(own), autoencoder.card["training"]["seed"]
+    dataset = prior.card["dataset"]
+    scenes = data.make(dataset["name"], 100, seed + 1, **dataset["options"])
+    reader.prepare(scenes.batch(range(100)), Draws(training.step_generator(seed, 0)))
+    reader.card = autoencoder.card
+    return rounded(reader)
 
 
 def has_restarts(model: Model) -> bool:
@@ -109,6 +121,11 @@ def add(name: str, runs: Sequence[Path]) -> None:
     card = json.loads(path.read_text("utf-8"))
     shipped, seeds = zoo.load(CHECKPOINTS / name), {entry["seed"] for entry in card["seeds"]}
     models = [finished(run) for run in runs]
+    if isinstance(shipped, CodePrior):
+        models = [
+            model if isinstance(model, CodePrior) else as_read_by(shipped, model, run)
+            for run, model in zip(runs, models, strict=True)
+        ]
     for run, model in zip(runs, models, strict=True):
         if model.config != shipped.config:
             raise ValueError(f"{run} is another model than {name}")
