@@ -122,7 +122,7 @@ class WithSlots:
         dtype = next(self.encoder.parameters()).dtype
         return self.encoder(self.units(accepted(images, self.config.resolution, dtype)))
 
-    def units(self, images: Images) -> Images:
+    def units(self, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch 3 *area"]:
         """Images from [0, 1] as the model sees and draws them, in [-1, 1]."""
         return images * 2 - 1
 
@@ -212,9 +212,9 @@ class AutoencoderConfig:
     """How strongly brightness is compressed before the model sees or draws it, see `compressed`. 0: as it is. For
     objects that are shaded more strongly than they differ from what is behind them, as published Tetrominoes are."""
     softness: float = 0.0
-    """By how many pixels an image is blurred before the model sees or draws it, see `softened`. 0: not at all. For
-    objects with highlights: a thin bright rim has none of the colours that slots paint, and may go to any of them;
-    mixed with its neighbours it stays with them. Where paint is flat, outlines only lose their edge."""
+    """By how many pixels an image is blurred before it is asked whose its pixels are, see `softened`. 0: not at all.
+    For objects with highlights: a thin bright rim has none of the colours that slots paint, and may go to any of them;
+    mixed with its neighbours it stays with them. What is drawn is compared with the sharp image all the same."""
 
 
 class AutoencoderOutput(NamedTuple):
@@ -255,10 +255,14 @@ class SlotAutoencoder(WithSlots, Model):
         self.decoder.initialise()
         self.at(1.0)
 
-    def units(self, images: Images) -> Images:
-        spread, amount = self.config.softness, self.config.compression
-        soft = softened(images, spread) if spread else images
-        return super().units(compressed(soft, amount) if amount else soft)
+    def units(self, images: Float[Tensor, "batch 3 *area"]) -> Float[Tensor, "batch 3 *area"]:
+        amount = self.config.compression
+        return super().units(compressed(images, amount) if amount else images)
+
+    def evidence(self, images: Images) -> Images:
+        """Images as they are asked whose their pixels are, in the model's `units`."""
+        softness = self.config.softness
+        return self.units(softened(images, softness) if softness else images)
 
     def shown(self, drawing: Drawing) -> tuple[Images, Float[Tensor, "batch slots 3 height width"], Masks]:
         """Of a whole drawing, in [0, 1]: the picture, what each slot paints, and the drawn masks."""
@@ -335,7 +339,7 @@ class SlotAutoencoder(WithSlots, Model):
     ) -> AutoencoderOutput:
         """A drawing of `images`, and the slots that it was made from."""
         picture, slot_images, drawn_masks = self.shown(drawing)
-        masks = self.likelihood.masks(drawing, self.units(images))
+        masks = self.likelihood.masks(drawing, self.evidence(images))
         return AutoencoderOutput(picture, slot_images, masks, slots, attention, drawn_masks)
 
     def scored_masks(self, output: Any) -> dict[str, Masks]:

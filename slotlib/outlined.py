@@ -24,9 +24,6 @@ from slotlib.likelihoods import Mixture
 from slotlib.model import Draws
 from slotlib.slot_attention import Slots
 
-WINDOW, CANVAS = 16, 24
-"""Places along a side of what is read of a slot's outline, and of what is drawn of it."""
-
 
 @dataclass
 class OutlinedConfig(AutoencoderConfig):
@@ -39,6 +36,10 @@ class OutlinedConfig(AutoencoderConfig):
     """Numbers a slot keeps of its outline, beside slot_dim, and two more for its centre."""
     frame: float = 0.6
     """Side of the window around a slot's centre, as a part of the image's side. The largest objects should fit."""
+    window: int = 16
+    """Places along a side of the window, of which the outline is read."""
+    canvas: int = 24
+    """Places along a side of what is drawn of it, as large as the window."""
 
 
 class OutlinedDecoder(Decoder):
@@ -48,12 +49,14 @@ class OutlinedDecoder(Decoder):
     is separable, so a window is read, and a canvas laid into the image, by two small matrix products per slot.
     """
 
-    def __init__(self, draft: SeparableDecoder, slot_dim: int, outline_dim: int, frame: float):
+    def __init__(
+        self, draft: SeparableDecoder, slot_dim: int, outline_dim: int, frame: float, window: int = 16, canvas: int = 24
+    ):
         super().__init__()
-        self.draft, self.frame = draft, frame
+        self.draft, self.frame, self.window, self.side = draft, frame, window, canvas
         self.slot_dim, self.outlined_dim = slot_dim, slot_dim + outline_dim + 2
-        self.outline = nn.Sequential(nn.Linear(WINDOW**2, 128), nn.ReLU(), nn.Linear(128, outline_dim))
-        self.canvas = nn.Sequential(nn.Linear(slot_dim + outline_dim, 256), nn.ReLU(), nn.Linear(256, CANVAS**2))
+        self.outline = nn.Sequential(nn.Linear(window**2, 128), nn.ReLU(), nn.Linear(128, outline_dim))
+        self.canvas = nn.Sequential(nn.Linear(slot_dim + outline_dim, 256), nn.ReLU(), nn.Linear(256, canvas**2))
 
     def read(
         self, slots: Slots, whose: Masks, rows: slice = slice(None), columns: slice = slice(None)
@@ -69,7 +72,9 @@ class OutlinedDecoder(Decoder):
         weight = weight / weight.sum(dim=(2, 3), keepdim=True)
         down, across = (self._places(part, slots) for part in (rows, columns))
         centre = torch.stack([weight.sum(dim=3) @ down, weight.sum(dim=2) @ across], dim=-1)
-        down, across = (self._hats(centre[..., axis], WINDOW, places) for axis, places in enumerate((down, across)))
+        down, across = (
+            self._hats(centre[..., axis], self.window, places) for axis, places in enumerate((down, across))
+        )
         down, across = (hats / (hats.sum(dim=2, keepdim=True) + 1e-3) for hats in (down, across))  # means, not sums
         outline = self.outline((down.mT @ whose @ across).flatten(2).to(slots.dtype))
         return torch.cat([slots, outline.to(slots.dtype), (2 * centre - 1).to(slots.dtype)], dim=-1)
@@ -82,10 +87,10 @@ class OutlinedDecoder(Decoder):
         columns: slice = slice(None),
     ) -> Drawing:
         """The draft of these `rows` and `columns`, with every slot's outline added to its logits."""
-        canvas = self.canvas(slots[..., :-2]).unflatten(-1, (CANVAS, CANVAS))
+        canvas = self.canvas(slots[..., :-2]).unflatten(-1, (self.side, self.side))
         centre = (slots[..., -2:].float() + 1) / 2
         down, across = (
-            self._hats(centre[..., axis], CANVAS, self._places(part, slots)).to(canvas.dtype)
+            self._hats(centre[..., axis], self.side, self._places(part, slots)).to(canvas.dtype)
             for axis, part in enumerate((rows, columns))
         )
         return Drawing(draft.colours, draft.logits + down @ canvas @ across.mT)
@@ -122,8 +127,11 @@ class OutlinedAutoencoder(SlotAutoencoder):
         super().__init__(config)
         check.whole("outline_dim", config.outline_dim)
         check.number("frame", config.frame, above=True)
+        check.sizes(window=config.window, canvas=config.canvas)
         draft = cast(SeparableDecoder, self.decoder)  # as the configuration said
-        self.decoder = OutlinedDecoder(draft, config.attention.slot_dim, config.outline_dim, config.frame)
+        self.decoder = OutlinedDecoder(
+            draft, config.attention.slot_dim, config.outline_dim, config.frame, config.window, config.canvas
+        )
         for fresh in (self.decoder.outline, self.decoder.canvas):
             start_as_keras(fresh)
 
@@ -132,14 +140,14 @@ class OutlinedAutoencoder(SlotAutoencoder):
     ) -> tuple[list[Drawing], Float[Tensor, "batch 3 *area"]]:
         """Draft and drawing, both judged: the draft has to stay good enough to find outlines with."""
         lines = self.decoder.draft.lines(draws)
-        target = self.units(images)[:, :, *lines]
+        target = self.units(images[:, :, *lines])
         draft = self.decoder.draft(slots, *lines)
-        whose = self.whose(draft, target, keep).detach()
+        whose = self.whose(draft, self.evidence(images)[:, :, *lines], keep).detach()
         return [draft, self.decoder.added(draft, self.read(slots, whose, *lines), *lines)], target
 
     def second_look(self, slots: Slots, images: Images, keep: Keep | None = None) -> Float[Tensor, "batch slots more"]:
         """The slots, followed by outline and centre: what `OutlinedDecoder` draws from."""
-        return self.read(slots, self.whose(self.decoder.draft(slots), self.units(images), keep))
+        return self.read(slots, self.whose(self.decoder.draft(slots), self.evidence(images), keep))
 
     def read(
         self, slots: Slots, whose: Masks, rows: slice = slice(None), columns: slice = slice(None)
@@ -147,6 +155,6 @@ class OutlinedAutoencoder(SlotAutoencoder):
         """What the decoder reads of outlines, see `OutlinedDecoder.read`. A subclass may say it with less."""
         return self.decoder.read(slots, whose, rows, columns)
 
-    def whose(self, draft: Drawing, target: Float[Tensor, "batch 3 *area"], keep: Keep | None) -> Masks:
+    def whose(self, draft: Drawing, evidence: Float[Tensor, "batch 3 *area"], keep: Keep | None) -> Masks:
         """The posterior of a draft, among the slots that are kept."""
-        return self.likelihood.masks(draft if keep is None else kept_only(draft, keep), target)
+        return self.likelihood.masks(draft if keep is None else kept_only(draft, keep), evidence)

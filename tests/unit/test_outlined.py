@@ -10,10 +10,10 @@ from slotlib.decoders import Broadcast, Drawing, Separable
 from slotlib.encoders import Strided
 from slotlib.likelihoods import Average
 from slotlib.model import Draws, Ramp
-from slotlib.outlined import CANVAS, OutlinedAutoencoder, OutlinedConfig, OutlinedDecoder
+from slotlib.outlined import OutlinedAutoencoder, OutlinedConfig, OutlinedDecoder
 from slotlib.slot_attention import AttentionConfig
 
-SIDE, DIM = 32, 8
+SIDE, DIM, CANVAS = 32, 8, 24
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -147,14 +147,33 @@ def test_whose_pixels_they_are_is_taken_as_known(model, images):
     assert (found - gradient(known=False)).abs().max() > 1e-5
 
 
-def test_a_softer_image_is_what_it_sees_and_draws(model, images):
+def test_whose_its_pixels_are_is_asked_of_a_softer_image(model, images):
+    """In training and in use; what is drawn is compared with the sharp one."""
     softer = OutlinedAutoencoder(config(softness=1.0))
     softer.load_state_dict(model.state_dict())
     slots, soft = torch.randn(2, 3, DIM, generator=generator(2)), softened(images, 1.0)
-    assert torch.equal(softer.encode(images), model.encode(soft))
-    assert torch.equal(softer.second_look(slots, images), model.second_look(slots, soft))
-    assert not torch.allclose(softer.second_look(slots, images), model.second_look(slots, images), atol=1e-4)
-    close(softer.drawing_loss(slots, images, Draws()), model.drawing_loss(slots, soft, Draws()))
+    assert torch.equal(softer.encode(images), model.encode(images))
+    read = softer.second_look(slots, images)
+    assert torch.equal(read, model.second_look(slots, soft))
+    assert not torch.allclose(read, model.second_look(slots, images), atol=1e-4)
+    costs = [model.likelihood.cost(each, images * 2 - 1) for each in (model.decoder.draft(slots), model.decoder(read))]
+    close(softer.drawing_loss(slots, images, Draws()), torch.stack(costs).mean())
+
+
+@pytest.mark.parametrize("window, canvas", [(8, 12), (20, 40)])
+def test_outlines_are_read_and_drawn_as_finely_as_asked(images, window, canvas):
+    fine = OutlinedAutoencoder(config(window=window, canvas=canvas)).eval()
+    output = fine(images, generator=generator())
+    assert output.slots.shape == (2, 3, DIM + 6 + 2)
+    assert fine.decoder.outline[0].in_features == window**2 and fine.decoder.canvas[2].out_features == canvas**2
+    # A point on the canvas is as wide as the spacing of its places.
+    with torch.no_grad():
+        fine.decoder.canvas[2].weight.zero_()
+        fine.decoder.canvas[2].bias.zero_().view(canvas, canvas)[canvas // 2, canvas // 2] = 1
+    slots = torch.zeros(1, 1, fine.decoder.outlined_dim)
+    blank = Drawing(torch.zeros(1, 1, 3, 1, 1), torch.zeros(1, 1, SIDE, SIDE))
+    spacing = 0.6 * SIDE / canvas
+    close(fine.decoder.added(blank, slots).logits.sum(), torch.tensor(spacing**2), atol=0.35 * spacing**2)
 
 
 def test_the_best_of_several_starts_costs_least(model, images):
@@ -193,6 +212,8 @@ def test_the_drafts_ramps_move(images):
     [
         ({"frame": 0.0}, "frame"),
         ({"outline_dim": 0}, "outline_dim"),
+        ({"window": 0}, "window"),
+        ({"canvas": 0}, "canvas"),
         ({"decoder": Broadcast(8)}, "decoder"),
         ({"likelihood": Average()}, "likelihood"),
     ],
