@@ -12,8 +12,8 @@ OUTPUTS = {
     "clevr6_sets": (0.2061387, 7.919914),
     "patches_multi_dsprites": (0.8145483, 113.6562, -145.7609),
     "patches_shapes": (0.1401701, 144.5391, -127.8787),
-    "svq_multi_dsprites": (0.8122959, 5.059993, 14.96354, -157.3588),
     "svq_draft_shapes": (0.1423308, 5.577699, 5.776786, -110.2909),
+    "svq_multi_dsprites": (0.8122959, 5.059993, 14.96354, -157.3588),
     "tetrominoes_collapse": (0.1542418, 630.3701),
     "tetrominoes_tiling": (0.08770906, 3.262715),
 }
