@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,11 @@ from slotlib.encoders import Strided
 from slotlib.evaluation import evaluate
 from slotlib.likelihoods import Average, Mixture
 from slotlib.metrics import MASK_SCORES
+from slotlib.model import Ramp
+from slotlib.prior import CodePrior, CodePriorConfig
 from slotlib.slot_attention import AttentionConfig
+from slotlib.svq import QuantisedAttentionConfig, SVQAutoencoder, SVQConfig
+from slotlib.vq import Nearest
 
 MEND = "run `python book/tools/zoo.py`, and `make book` to look at it"
 SHIPPED = [
@@ -260,6 +265,39 @@ def robust(folder, card):
         table.writeheader()
         table.writerows(lines)
     return path
+
+
+def test_further_seeds_of_a_prior_are_its_autoencoders(root, tmp_path, monkeypatch):
+    """Each is read as the shipped one: by the prior's configuration, with synonyms merged and blanks found."""
+    module = loaded(root, "tools/publish")
+    monkeypatch.setattr(module, "IMAGES", 6)
+    monkeypatch.setattr(module, "CHECKPOINTS", tmp_path)
+    attention = QuantisedAttentionConfig(
+        slot_dim=16, mlp_hidden_dim=16, num_iterations=2, quantizer=Nearest(num_blocks=4, num_codes=4)
+    )
+    config = SVQConfig(35, Strided(8), attention, Separable(16, "slot"), Mixture(Ramp(0.3, start=0.8)))
+    card = {"dataset": {"name": "tetrominoes", "options": {}}, "device": "cpu", "versions": training.versions()}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        own = {"training": {"seed": seed, "steps": 9, "batch_size": 2}, "wall_seconds": 60.0 + seed}
+        checkpoint.save(SVQAutoencoder(config), tmp_path / f"run{seed}/model", {**card, **own})
+    around = CodePriorConfig(str(tmp_path / "run0/model"), synonyms=0.5, blanks=True, dim=8, num_layers=1, num_heads=2)
+    trained = {"training": {"seed": 0, "steps": 4, "batch_size": 2}, "wall_seconds": 5.0}
+    checkpoint.save(CodePrior(around), tmp_path / "prior/model", {**card, **trained})
+    module.main(["mine", str(tmp_path / "prior")])
+    first = json.loads((tmp_path / "mine.json").read_text())
+    module.main(["mine", str(tmp_path / "run1"), "--more"])
+    found = json.loads((tmp_path / "mine.json").read_text())
+    assert {**found, "seeds": found["seeds"][:1]} == first
+    one, other = found["seeds"]
+    assert (one["seed"], other["seed"], other["wall_seconds"]) == (0, 1, 61.0)
+    assert other["drawn_fg_ari"] != one["drawn_fg_ari"]
+    with pytest.raises(ValueError, match=r"seed 1 of .* is on the card of mine already"):
+        module.main(["mine", str(tmp_path / "run1"), "--more"])
+    wider = replace(config, attention=replace(attention, mlp_hidden_dim=32))
+    checkpoint.save(SVQAutoencoder(wider), tmp_path / "run2/model", {**card, **trained})
+    with pytest.raises(ValueError, match="run2 is another model than mine"):
+        module.main(["mine", str(tmp_path / "run2"), "--more"])
 
 
 def test_weights_are_published_as_the_nearest_ones_of_ten_bits(publish, tmp_path):
