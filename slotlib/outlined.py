@@ -24,6 +24,9 @@ from slotlib.likelihoods import Mixture
 from slotlib.model import Draws
 from slotlib.slot_attention import Slots
 
+WINDOW, CANVAS = 16, 24
+"""Places along a side of what is read of a slot's outline, and of what is drawn of it."""
+
 
 @dataclass
 class OutlinedConfig(AutoencoderConfig):
@@ -36,10 +39,6 @@ class OutlinedConfig(AutoencoderConfig):
     """Numbers a slot keeps of its outline, beside slot_dim, and two more for its centre."""
     frame: float = 0.6
     """Side of the window around a slot's centre, as a part of the image's side. The largest objects should fit."""
-    window: int = 16
-    """Places along a side of the window, of which the outline is read."""
-    canvas: int = 24
-    """Places along a side of what is drawn of it, as large as the window."""
 
 
 class OutlinedDecoder(Decoder):
@@ -49,14 +48,12 @@ class OutlinedDecoder(Decoder):
     is separable, so a window is read, and a canvas laid into the image, by two small matrix products per slot.
     """
 
-    def __init__(
-        self, draft: SeparableDecoder, slot_dim: int, outline_dim: int, frame: float, window: int = 16, canvas: int = 24
-    ):
+    def __init__(self, draft: SeparableDecoder, slot_dim: int, outline_dim: int, frame: float):
         super().__init__()
-        self.draft, self.frame, self.window, self.side = draft, frame, window, canvas
+        self.draft, self.frame = draft, frame
         self.slot_dim, self.outlined_dim = slot_dim, slot_dim + outline_dim + 2
-        self.outline = nn.Sequential(nn.Linear(window**2, 128), nn.ReLU(), nn.Linear(128, outline_dim))
-        self.canvas = nn.Sequential(nn.Linear(slot_dim + outline_dim, 256), nn.ReLU(), nn.Linear(256, canvas**2))
+        self.outline = nn.Sequential(nn.Linear(WINDOW**2, 128), nn.ReLU(), nn.Linear(128, outline_dim))
+        self.canvas = nn.Sequential(nn.Linear(slot_dim + outline_dim, 256), nn.ReLU(), nn.Linear(256, CANVAS**2))
 
     def read(
         self, slots: Slots, whose: Masks, rows: slice = slice(None), columns: slice = slice(None)
@@ -72,9 +69,7 @@ class OutlinedDecoder(Decoder):
         weight = weight / weight.sum(dim=(2, 3), keepdim=True)
         down, across = (self._places(part, slots) for part in (rows, columns))
         centre = torch.stack([weight.sum(dim=3) @ down, weight.sum(dim=2) @ across], dim=-1)
-        down, across = (
-            self._hats(centre[..., axis], self.window, places) for axis, places in enumerate((down, across))
-        )
+        down, across = (self._hats(centre[..., axis], WINDOW, places) for axis, places in enumerate((down, across)))
         down, across = (hats / (hats.sum(dim=2, keepdim=True) + 1e-3) for hats in (down, across))  # means, not sums
         outline = self.outline((down.mT @ whose @ across).flatten(2).to(slots.dtype))
         return torch.cat([slots, outline.to(slots.dtype), (2 * centre - 1).to(slots.dtype)], dim=-1)
@@ -87,10 +82,10 @@ class OutlinedDecoder(Decoder):
         columns: slice = slice(None),
     ) -> Drawing:
         """The draft of these `rows` and `columns`, with every slot's outline added to its logits."""
-        canvas = self.canvas(slots[..., :-2]).unflatten(-1, (self.side, self.side))
+        canvas = self.canvas(slots[..., :-2]).unflatten(-1, (CANVAS, CANVAS))
         centre = (slots[..., -2:].float() + 1) / 2
         down, across = (
-            self._hats(centre[..., axis], self.side, self._places(part, slots)).to(canvas.dtype)
+            self._hats(centre[..., axis], CANVAS, self._places(part, slots)).to(canvas.dtype)
             for axis, part in enumerate((rows, columns))
         )
         return Drawing(draft.colours, draft.logits + down @ canvas @ across.mT)
@@ -127,11 +122,8 @@ class OutlinedAutoencoder(SlotAutoencoder):
         super().__init__(config)
         check.whole("outline_dim", config.outline_dim)
         check.number("frame", config.frame, above=True)
-        check.sizes(window=config.window, canvas=config.canvas)
         draft = cast(SeparableDecoder, self.decoder)  # as the configuration said
-        self.decoder = OutlinedDecoder(
-            draft, config.attention.slot_dim, config.outline_dim, config.frame, config.window, config.canvas
-        )
+        self.decoder = OutlinedDecoder(draft, config.attention.slot_dim, config.outline_dim, config.frame)
         for fresh in (self.decoder.outline, self.decoder.canvas):
             start_as_keras(fresh)
 

@@ -10,10 +10,10 @@ from slotlib.decoders import Broadcast, Drawing, Separable
 from slotlib.encoders import Strided
 from slotlib.likelihoods import Average
 from slotlib.model import Draws, Ramp
-from slotlib.outlined import OutlinedAutoencoder, OutlinedConfig, OutlinedDecoder
+from slotlib.outlined import CANVAS, OutlinedAutoencoder, OutlinedConfig, OutlinedDecoder
 from slotlib.slot_attention import AttentionConfig
 
-SIDE, DIM, CANVAS = 32, 8, 24
+SIDE, DIM = 32, 8
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -160,22 +160,6 @@ def test_whose_its_pixels_are_is_asked_of_a_softer_image(model, images):
     close(softer.drawing_loss(slots, images, Draws()), torch.stack(costs).mean())
 
 
-@pytest.mark.parametrize("window, canvas", [(8, 12), (20, 40)])
-def test_outlines_are_read_and_drawn_as_finely_as_asked(images, window, canvas):
-    fine = OutlinedAutoencoder(config(window=window, canvas=canvas)).eval()
-    output = fine(images, generator=generator())
-    assert output.slots.shape == (2, 3, DIM + 6 + 2)
-    assert fine.decoder.outline[0].in_features == window**2 and fine.decoder.canvas[2].out_features == canvas**2
-    # A point on the canvas is as wide as the spacing of its places.
-    with torch.no_grad():
-        fine.decoder.canvas[2].weight.zero_()
-        fine.decoder.canvas[2].bias.zero_().view(canvas, canvas)[canvas // 2, canvas // 2] = 1
-    slots = torch.zeros(1, 1, fine.decoder.outlined_dim)
-    blank = Drawing(torch.zeros(1, 1, 3, 1, 1), torch.zeros(1, 1, SIDE, SIDE))
-    spacing = 0.6 * SIDE / canvas
-    close(fine.decoder.added(blank, slots).logits.sum(), torch.tensor(spacing**2), atol=0.35 * spacing**2)
-
-
 def test_the_best_of_several_starts_costs_least(model, images):
     def cost(output):
         return model.likelihood.cost(model.decoder(output.slots), images * 2 - 1)
@@ -212,8 +196,6 @@ def test_the_drafts_ramps_move(images):
     [
         ({"frame": 0.0}, "frame"),
         ({"outline_dim": 0}, "outline_dim"),
-        ({"window": 0}, "window"),
-        ({"canvas": 0}, "canvas"),
         ({"decoder": Broadcast(8)}, "decoder"),
         ({"likelihood": Average()}, "likelihood"),
     ],

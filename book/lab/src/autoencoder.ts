@@ -303,7 +303,7 @@ export class SlotAutoencoder {
     this.#encode = encoder(weights.part("encoder"), this.resolution);
     const decoder = weights.part("decoder");
     this.decoder = separableDecoder(outlined ? decoder.part("draft") : decoder, separable, config.resolution);
-    this.#refine = outlined ? outlines(decoder, config, config.resolution) : undefined;
+    this.#refine = outlined ? outlines(decoder, config.frame, config.resolution) : undefined;
     const { noise, sparsity } = likelihood.init_args;
     this.likelihood = likelihood.class_path === "Mixture" ? mixture(noise, sparsity) : average;
   }

@@ -6,11 +6,12 @@ import type { Drawing } from "./autoencoder.ts";
 import { mlp, plus, product, row, rows, transposed, type Rows } from "./tensor.ts";
 import type { Weights } from "./weights.ts";
 
+const [WINDOW, CANVAS] = [16, 24]; // places along a side of what is read, and of what is drawn
+
 /** What makes of a draft, its slots and whose each pixel is the slots with their outlines, and their drawing. */
 export type Refine = (draft: Drawing, slots: Rows, whose: Rows) => { slots: Rows; drawing: Drawing };
 
-/** `window` and `canvas`: places along a side of what is read, and of what is drawn. */
-export function outlines(weights: Weights, { frame, window, canvas: drawn }: Record<string, any>, side: number): Refine {
+export function outlines(weights: Weights, frame: number, side: number): Refine {
   /** Linear interpolation along one axis: the part that each of `count` places has in a pixel, a place per row. */
   const hats = (centre: number, count: number): Rows => {
     const spacing = frame / count;
@@ -33,10 +34,10 @@ export function outlines(weights: Weights, { frame, window, canvas: drawn }: Rec
   };
 
   return (draft, slots, whose) => {
-    const windows = rows(slots.count, window ** 2);
+    const windows = rows(slots.count, WINDOW ** 2);
     const centres = Array.from({ length: slots.count }, (_, k) => centreOf(row(whose, k), side));
     centres.forEach(([y, x], k) => {
-      const [down, across] = [means(hats(y, window)), means(hats(x, window))];
+      const [down, across] = [means(hats(y, WINDOW)), means(hats(x, WINDOW))];
       const mask = rows(side, side, row(whose, k));
       row(windows, k).set(product(product(down, transposed(mask)), across).data);
     });
@@ -45,9 +46,9 @@ export function outlines(weights: Weights, { frame, window, canvas: drawn }: Rec
     const canvas = mlp(described, weights.part("canvas"));
     const logits = rows(slots.count, side * side);
     centres.forEach(([y, x], k) => {
-      const [down, across] = [transposed(hats(y, drawn)), transposed(hats(x, drawn))];
-      const sheet = rows(drawn, drawn, row(canvas, k));
-      row(logits, k).set(product(product(down, transposed(sheet)), across).data);
+      const [down, across] = [transposed(hats(y, CANVAS)), transposed(hats(x, CANVAS))];
+      const drawn = rows(CANVAS, CANVAS, row(canvas, k));
+      row(logits, k).set(product(product(down, transposed(drawn)), across).data);
     });
     const places = rows(slots.count, 2, Float32Array.from(centres.flat(), (place) => 2 * place - 1));
     return {
