@@ -255,7 +255,7 @@ def test_every_shipped_model_is_in_the_zoo_with_its_pictures_or_scores():
         else:  # a table of scores; patches have dreams to show besides
             shown = section and section.find_parent("section").find("table")
             if kind == "PatchVQVAE":
-                shown = shown and f"{card.stem.replace('patches', 'dreams')}.png" in pictures
+                shown = shown and f"{card.stem.replace('patches', 'dreams_svq')}.png" in pictures
         assert section and shown, mend
 
 
