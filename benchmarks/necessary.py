@@ -1,4 +1,4 @@
-"""Which parts of the model make objects? Take each of them out of `tetrominoes_first` and train again (chapter 03).
+"""Which parts of the model make objects? Take each of them out of `tetrominoes_fast` and train again (chapter 03).
 
     python -m benchmarks.necessary FOLDER [--jobs 2]
 
@@ -114,7 +114,7 @@ class ToldAutoencoder(SlotAutoencoder):
 
 def instead(part: str, kind: type) -> str:
     """The flag that puts this class, with the fields that the recipe has there, in place of a part of it."""
-    fields = configuration.plain(operator.attrgetter(part)(read_config("tetrominoes_first")))
+    fields = configuration.plain(operator.attrgetter(part)(read_config("tetrominoes")))
     return f"--{part}={json.dumps({'class_path': f'benchmarks.necessary.{kind.__name__}', 'init_args': fields})}"
 
 
@@ -134,6 +134,7 @@ STUDIES = {
             "one slot told the scene": [TOLD, ALONE],
         },
         paper=False,
+        recipe="fast",
     )
 }
 

@@ -13,12 +13,12 @@ from slotlib.encoders import Strided
 from slotlib.model import Draws, Model
 
 STUDY = necessary.STUDIES["tetrominoes"]
-IMAGES = data.make("tetrominoes", 4, seed=3, look="first").batch(range(4))["image"]
+IMAGES = data.make("tetrominoes", 4, seed=3).batch(range(4))["image"]
 SLOTS = torch.randn(2, 4, 64, generator=torch.Generator().manual_seed(0))
 
 
 def config(lever):
-    return read_config("tetrominoes_first", *STUDY.budget, *STUDY.levers[lever])
+    return read_config("tetrominoes_fast", *STUDY.budget, *STUDY.levers[lever])
 
 
 def model(lever):
@@ -111,6 +111,6 @@ def test_what_is_stored_is_complete():
 
 
 def test_a_run_that_failed_has_a_line(tmp_path):
-    (run,) = ablations.planned("tetrominoes", ablations.RECIPE, "tetrominoes_first", [], 1, tmp_path)
+    (run,) = ablations.planned("tetrominoes", ablations.RECIPE, "tetrominoes_fast", [], 1, tmp_path)
     line = necessary.score("tetrominoes", run, ablations.sweep.Result("", "", 0, {}, "it failed"))
     assert line["error"] == "it failed" and line.keys() <= set(necessary.COLUMNS)
