@@ -25,6 +25,8 @@ GRID = [(4, 1, 0, 1), (1, 3, 3, 1), (3, 10, 7, 1), (9, 2, 11, 1), (12, 16, 2, 1)
 WRITING = [(1.0, 1.0, 0), (0.7, 0.9, 0), (1.5, 0.6, 1), (1.0, 0.95, 3), (0.05, 1.0, 6), (2.0, 1.0, 0)]
 """Temperature, top-p, and how many slots a text is given to begin with."""
 UNDECIDED = 255
+ROUNDING = 2**-22
+"""Of single precision. Where slots do not settle, iterations make of it what they like: "rounding" says how much."""
 RESOLUTION = 12
 SMALL = {
     "resolution": RESOLUTION,
@@ -186,7 +188,9 @@ def model_answers(name: str) -> list[dict[str, Any]]:
     images = scenes_of(model.card["dataset"])["image"]
     answers = []
     for i, (slots, iterations, seed, restarts) in enumerate(GRID):
-        out = model(images[[i]], slots, iterations, restarts, seeded(seed))
+        out, nearby = (
+            model(images[[i]] * factor, slots, iterations, restarts, seeded(seed)) for factor in (1, 1 + ROUNDING)
+        )
         answers.append(
             {
                 "scene": i,
@@ -195,6 +199,7 @@ def model_answers(name: str) -> list[dict[str, Any]]:
                 "seed": seed,
                 "restarts": restarts,
                 "found": floats(out.slots[0]),
+                "rounding": (nearby.slots - out.slots).abs().max().item(),
                 "masks": packed(owners(out.masks[0])),
                 "drawn_masks": packed(owners(out.drawn_masks[0])),
                 "attention": out.attention[0, :, 0, 0].tolist(),

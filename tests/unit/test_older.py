@@ -14,8 +14,6 @@ OUTPUTS = {
     "patches_shapes": (0.1401701, 144.5391, -127.8787),
     "svq_draft_shapes": (0.1423308, 5.577699, 5.776786, -110.2909),
     "svq_multi_dsprites": (0.8122959, 5.059993, 14.96354, -157.3588),
-    "tetrominoes_collapse": (0.1542418, 630.3701),
-    "tetrominoes_tiling": (0.08770906, 3.262715),
 }
 """What 0.1 made of the first two scenes of seed 5: the mean of what it draws or predicts; the length of the first slot;
 the mean code; the log likelihood of the first scene. Where there is such a thing."""

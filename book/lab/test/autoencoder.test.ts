@@ -59,7 +59,8 @@ describe.each(MODELS)("%s", (file) => {
       // Slots of a collapsed model are long; single precision is as fine as its numbers are small.
       const slotsThere = floats(expected.found);
       const scale = Math.max(1, largest(slotsThere, new Float32Array(slotsThere.length)) / 10);
-      expect(largest(answer.slots.data, slotsThere)).toBeLessThan(1e-4 * scale);
+      // Three times as many slots as a model was made for need not settle: then rounding grows, in PyTorch as here.
+      expect(largest(answer.slots.data, slotsThere)).toBeLessThan(Math.max(1e-4 * scale, 3 * expected.rounding));
       for (const [found, there] of [[answer.masks, expected.masks], [answer.drawnMasks, expected.drawn_masks]]) {
         const whose = bytes(there);
         expect(owners(found).filter((slot, i) => whose[i] !== UNDECIDED && slot !== whose[i])).toHaveLength(0);
