@@ -132,7 +132,11 @@ def add(name: str, runs: Sequence[Path]) -> None:
         if (seed := model.card["training"]["seed"]) in seeds:
             raise ValueError(f"seed {seed} of {run} is on the card of {name} already")
         seeds.add(seed)
-    card["seeds"] += [measure_run(model)[1] for model in models]
+    for run, model in zip(runs, models, strict=True):
+        entry = measure_run(model)[1]
+        if isinstance(model, CodePrior) and not isinstance(zoo.load(run / "model"), CodePrior):
+            entry.pop("nats", None)  # its prior has learned nothing
+        card["seeds"].append(entry)
     checkpoint.write(path, (json.dumps(card, indent=2) + "\n").encode())
 
 

@@ -14,7 +14,7 @@ STAGES = {
     "patches_prior": ["--model.autoencoder.class_path=PatchVQVAE"],
     "svq_draft_shapes_prior": ["--model.autoencoder.class_path=SVQAutoencoder"],
     "svq_shapes_prior": ["--model.autoencoder.class_path=OutlinedSVQAutoencoder"],
-    "svq_multi_dsprites_prior": ["--model.autoencoder.class_path=SVQAutoencoder"],
+    "svq_multi_dsprites_prior": ["--model.autoencoder.class_path=OutlinedSVQAutoencoder"],
 }
 """What a second stage is given: a first one's model."""
 

@@ -491,7 +491,7 @@ def test_scenes_are_read_once_where_images_are_kept(kind, tmp_path, monkeypatch)
     [
         ("svq", "shapes", ["svq_draft_shapes", "svq_draft_shapes_prior"]),
         ("svq", "shapes", ["svq_shapes", "svq_shapes_prior"]),
-        ("svq", "multi_dsprites", ["svq_multi_dsprites_codes", "svq_multi_dsprites_prior"]),
+        ("svq", "multi_dsprites", ["svq_multi_dsprites", "svq_multi_dsprites_prior"]),
         ("patches", "shapes", ["patches_shapes", "patches_prior"]),
         ("patches", "multi_dsprites", ["patches_multi_dsprites", "patches_prior"]),
     ],
@@ -503,7 +503,7 @@ def test_packaged_recipes_have_a_stage_for_the_prior(family, dataset, stages, tm
     around = CodePrior(dataclasses.replace(second.model, autoencoder=str(tmp_path / "first")))
     if family == "svq":
         attention = around.autoencoder.slot_attention
-        expected = (14, 10) if stages[0] == "svq_shapes" else (16, 12)
+        expected = {"svq_shapes": (14, 10), "svq_multi_dsprites": (10, 7)}.get(stages[0], (16, 12))
         assert (attention.num_iterations, attention.search_iterations) == expected
         assert around.config.blanks and around.config.restarts == 16
     assert not second.train.start_parts

@@ -20,6 +20,7 @@ from slotlib.evaluation import evaluate
 from slotlib.likelihoods import Average, Mixture
 from slotlib.metrics import MASK_SCORES
 from slotlib.model import Ramp
+from slotlib.patches import PatchConfig, PatchVQVAE
 from slotlib.prior import CodePrior, CodePriorConfig
 from slotlib.slot_attention import AttentionConfig
 from slotlib.svq import QuantisedAttentionConfig, SVQAutoencoder, SVQConfig
@@ -298,6 +299,28 @@ def test_further_seeds_of_a_prior_are_its_autoencoders(root, tmp_path, monkeypat
     checkpoint.save(SVQAutoencoder(wider), tmp_path / "run2/model", {**card, **trained})
     with pytest.raises(ValueError, match="run2 is another model than mine"):
         module.main(["mine", str(tmp_path / "run2"), "--more"])
+
+
+def test_a_further_seed_tells_of_a_prior_only_if_one_was_trained(root, tmp_path, monkeypatch):
+    module = loaded(root, "tools/publish")
+    monkeypatch.setattr(module, "IMAGES", 6)
+    monkeypatch.setattr(module, "CHECKPOINTS", tmp_path)
+    config = PatchConfig(resolution=32, patch=8, channels=8, quantizer=Nearest(num_codes=4))
+    card = {"dataset": {"name": "tetrominoes", "options": {"resolution": 32}}, "versions": training.versions()}
+    for seed in (0, 1, 2):
+        torch.manual_seed(seed)
+        own = {"training": {"seed": seed, "steps": 9, "batch_size": 2}, "wall_seconds": 60.0, "device": "cpu"}
+        checkpoint.save(PatchVQVAE(config), tmp_path / f"run{seed}/model", {**card, **own})
+        around = CodePriorConfig(str(tmp_path / f"run{seed}/model"), dim=8, num_layers=1, num_heads=2)
+        checkpoint.save(CodePrior(around), tmp_path / f"prior{seed}/model", {**card, **own})
+    module.main(["mine", str(tmp_path / "prior0")])
+    module.main(["mine", str(tmp_path / "run1"), str(tmp_path / "prior2"), "--more"])
+    seeds = json.loads((tmp_path / "mine.json").read_text())["seeds"]
+    assert [(run["seed"], "nats" in run, "mse" in run) for run in seeds] == [
+        (0, True, True),
+        (1, False, True),
+        (2, True, True),
+    ]
 
 
 def test_weights_are_published_as_the_nearest_ones_of_ten_bits(publish, tmp_path):
