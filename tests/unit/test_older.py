@@ -10,10 +10,8 @@ from slotlib import checkpoint, data, older, zoo
 OUTPUTS = {
     "clevr10_sets": (0.1933626, 7.175621),
     "clevr6_sets": (0.2061387, 7.919914),
-    "patches_multi_dsprites": (0.8145483, 113.6562, -145.7609),
     "patches_shapes": (0.1401701, 144.5391, -127.8787),
     "svq_draft_shapes": (0.1423308, 5.577699, 5.776786, -110.2909),
-    "svq_multi_dsprites": (0.8122959, 5.059993, 14.96354, -157.3588),
 }
 """What 0.1 made of the first two scenes of seed 5: the mean of what it draws or predicts; the length of the first slot;
 the mean code; the log likelihood of the first scene. Where there is such a thing."""
