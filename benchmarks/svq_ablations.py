@@ -2,9 +2,9 @@
 
     python -m benchmarks.svq_ablations FOLDER [--datasets svq_draft_shapes,svq_draft_multi_dsprites] [--jobs 2]
 
-Shapes, a fifth of the recipe's schedule: 1,200 of 1,600 steps, codes from step 400 on. Multi-dSprites: 2,400 steps, codes
-from step 1,200 on. Scored on 640 fresh scenes from one start: FG-ARI of the masks that there are, the use of the codes,
-and how much the best block says about an object's colour and size (of sprites, their scale).
+Shapes, a fifth of the recipe's schedule: 1,200 of 1,600 steps, codes from step 400 on. Multi-dSprites: 2,400 steps,
+codes from step 1,200 on. Scored on 640 fresh scenes from one start: FG-ARI of the masks that there are, the use of the
+codes, and how much the best block says about an object's colour and size (of sprites, their scale).
 Writes data/runs/svq_ablations.csv, which the appendix "What each part of SVQ does" reads.
 """
 

@@ -10,8 +10,8 @@ chapter shows the first two):
 
 `diagnose` measures the signs, `warnings` compares them with thresholds, measured on 64 Tetrominoes of seed 0: see
 `THRESHOLDS`. Every model fails so in its first steps. Looking every 1,000 steps, the recipe of `tetrominoes` (seed 0)
-gave no warning in all of its 15,000. The run of chapter 03 that ends in tiles was looked at every 250 steps at first: it
-said "collapse" at step 250 and "tiling" at 500.
+gave no warning in all of its 15,000. The run of chapter 03 that ends in tiles was looked at every 250 steps at first:
+it said "collapse" at step 250 and "tiling" at 500.
 """
 
 import math

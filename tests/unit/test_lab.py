@@ -148,7 +148,8 @@ def test_golden_values_are_what_pytorch_says(golden, name):
     answers = json.loads((GOLDEN / f"model_{name}.json").read_text("utf-8"))
     for before, now in zip(answers, golden.model_answers(name), strict=True):
         slots = [floats(each["found"]) for each in (before, now)]
-        np.testing.assert_allclose(*slots, rtol=1e-4, atol=1e-4, err_msg=MEND)
+        # Where slots do not settle, the last digits grow, and they differ by the processor.
+        np.testing.assert_allclose(*slots, rtol=1e-4, atol=max(1e-4, 3 * before["rounding"]), err_msg=MEND)
 
 
 @pytest.mark.parametrize("name", stored("kept_"))
