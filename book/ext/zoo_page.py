@@ -157,6 +157,13 @@ def _zoo_scores(entry: dict, kind: str) -> str:
     return " | ".join("–" if score is None else f"{score:.3f}" for score in scores)
 
 
+ROBUST = {
+    "drawn_fg_ari": "FG-ARI, drawn",
+    "posterior_fg_ari": "FG-ARI, posterior",
+    "ap_inf": "Average precision within ∞ m",
+}
+
+
 def _zoo_robustness(name: str, card: dict) -> list[str]:
     """What `python -m benchmarks.robustness` measured, behind a fold; what is worst is said before."""
     path = ROOT / "data/runs/robustness.csv"
@@ -164,20 +171,22 @@ def _zoo_robustness(name: str, card: dict) -> list[str]:
     lines = [line for line in lines if line["model"] == name and line["sha256"] == card["sha256"]]
     if not lines:
         return []
-    kinds = [kind for kind in ("drawn", "posterior") if lines[0][f"{kind}_fg_ari"]]
-    worst = min(lines, key=lambda line: float(line["drawn_fg_ari"]))
+    scores = {score: called for score, called in ROBUST.items() if lines[0].get(score)}
+    leading, called = next(iter(scores.items()))
+    worst = min(lines, key=lambda line: float(line[leading]))
     rows = []
     for line in lines:
-        scores = [f"{float(line[f'{kind}_fg_ari']):.3f}" for kind in kinds]
-        rows.append(f"| {line['change']} | {' | '.join(scores)} | {line['images']} |")
+        rows.append(
+            f"| {line['change']} | {' | '.join(f'{float(line[score]):.3f}' for score in scores)} | {line['images']} |"
+        )
     return [
-        f"**Changed pictures.** As they are, drawn masks have FG-ARI {float(lines[0]['drawn_fg_ari']):.3f}; worst is "
-        f"*{worst['change']}*, with {float(worst['drawn_fg_ari']):.3f}.",
+        f"**Changed pictures.** {called}: {float(lines[0][leading]):.3f} as they are; worst is *{worst['change']}*, "
+        f"with {float(worst[leading]):.3f}.",
         "",
         "<details><summary>Every change</summary>",
         "",
-        f"| scenes | {' | '.join(f'FG-ARI, {kind}' for kind in kinds)} | images |",
-        f"|---|{'---:|' * len(kinds)}---:|",
+        f"| scenes | {' | '.join(scores.values())} | images |",
+        f"|---|{'---:|' * len(scores)}---:|",
         *rows,
         "",
         "</details>",
@@ -404,6 +413,7 @@ def offer_sets(app: Sphinx, config: Config) -> None:
             f"|---|{'---:|' * len(THRESHOLDS)}",
             *(f"| {called} | {' | '.join(f'{entry[name]:.3f}' for name in THRESHOLDS)} |" for called, entry in rows),
             "",
+            *_zoo_robustness(path.stem, card),
         ]
     config.myst_substitutions = {**config.myst_substitutions, "zoo_sets": "\n".join(lines)}
 
