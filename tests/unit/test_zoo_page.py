@@ -359,7 +359,7 @@ def test_the_page_picks_up_what_is_published(publish, tool, page, tmp_path, monk
         f"| tiles | | {mixture['baselines']['tiles_fg_ari']:.3f} |",
         "3 seeds",
         "On 5 scenes from files (theirs)",
-        "have FG-ARI 0.900; worst is *dark*, with 0.200.",
+        "FG-ARI, drawn: 0.900 as they are; worst is *dark*, with 0.200.",
         "| dark | 0.200 | 0.300 | 6 |",
     ):
         assert text in sections
