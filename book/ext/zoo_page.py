@@ -101,7 +101,7 @@ def _zoo_parameters(numbers: dict) -> str:
 
 def _zoo_training(card: dict) -> str:
     where = card.get("machine") or ("a CPU" if card["device"] == "cpu" else "a GPU")
-    stages = " then ".join(map(_zoo_stage, _zoo_stages(card)))
+    stages = ", then ".join(map(_zoo_stage, _zoo_stages(card)))
     return f"Trained for {stages} on {where}; seed {card['training']['seed']}, torch {card['versions']['torch']}."
 
 
