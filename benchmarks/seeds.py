@@ -1,4 +1,4 @@
-"""Why do seeds of `tetrominoes` differ? Train it to the end, with two gradients, and look at scenes and keys.
+"""Why do seeds of `tetrominoes_first` differ? Train it to the end, with two gradients, and look at scenes and keys.
 
     python -m benchmarks.seeds FOLDER [--jobs 2]
 
@@ -42,7 +42,6 @@ STUDIES = {
             "gradient through one iteration": ["--model.attention.gradient_steps=1"],
         },
         paper=False,
-        recipe="fast",
     ),
 }
 
@@ -82,7 +81,7 @@ def keys_on_pieces(
         ((torch.arange(n) + 0.5) * side / n).long() for n, side in zip((height, width), images.shape[2:], strict=True)
     )
     on_piece = (masks[:, row][:, :, column] > 0).flatten(1)
-    lit = (images[:, :, row][:, :, :, column] > 0.1).long()  # a channel has a quarter of the light or more, or none
+    lit = (images[:, :, row][:, :, :, column] > 0.25).long()  # every colour is full or nothing in each channel
     colour = (lit * torch.tensor([1, 2, 4])[:, None, None]).sum(dim=1).flatten(1)
     place = torch.arange(height * width).expand(len(images), -1)
     return (prepared.inputs @ prepared.key)[on_piece], colour[on_piece], place[on_piece]

@@ -46,6 +46,6 @@ def test_colour_and_place_are_those_of_the_pieces():
 
 def test_a_line_of_the_table_is_complete(tmp_path):
     result = ablations.sweep.Result("", "", 0, {}, "it failed")
-    run = ablations.planned("tetrominoes", ablations.RECIPE, "tetrominoes", [], 1, tmp_path)[0]
+    run = ablations.planned("tetrominoes", ablations.RECIPE, "tetrominoes_first", [], 1, tmp_path)[0]
     assert seeds.score("tetrominoes", run, result)["error"] == "it failed"
     assert seeds.score("tetrominoes", run, result).keys() <= set(seeds.COLUMNS)
