@@ -2,7 +2,7 @@
 
     python -m benchmarks.robustness [MODEL ...] [--clevr CLEVR] [--published PUBLISHED]
 
-Every model that finds objects is scored on `IMAGES` fresh scenes from one start, by its drawn masks and by its
+Models that find objects are scored on `IMAGES` fresh scenes from one start, by their drawn masks and by their
 posterior, a set predictor by its average precision, once as the scenes are and once after each change. Changed pictures
 are of 8 bits again, as in a file. With more objects a model gets as many more slots; CLEVR's ten fill a scene, so a set
 predictor gets no more. Another renderer is, for Tetrominoes and Shapes, Pillow, which draws the same scenes again with
@@ -40,8 +40,15 @@ from slotlib.set_prediction import SetPredictor
 
 RESULTS = Path(__file__).parents[1] / "data" / "runs" / "robustness.csv"
 MODELS = (
-    *("tetrominoes", "shapes", "multi_dsprites", "clevr6"),
-    *("adaptive_shapes", "adaptive_multi_dsprites", "svq_shapes", "svq_multi_dsprites", "clevr10_sets"),
+    "tetrominoes",
+    "shapes",
+    "multi_dsprites",
+    "clevr6",
+    "adaptive_shapes",
+    "adaptive_multi_dsprites",
+    "svq_shapes",
+    "svq_multi_dsprites",
+    "clevr10_sets",
 )
 IMAGES, SCENES_SEED, NOISE_SEED = 320, 0, 0
 SCORES = "drawn_fg_ari", "posterior_fg_ari", "ap_inf"

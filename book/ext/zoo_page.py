@@ -469,6 +469,8 @@ def _zoo_codes(name: str, numbers: dict, scenes: int) -> list[str]:
     best = ", ".join(f"{what} {max(each):.2f} (block {each.index(max(each))})" for what, each in words.items())
     counts = "; ".join(f"{kind} {value:.3f}" for kind, value in numbers["count_variation"].items())
     drawn, posterior = (numbers[f"{kind}_fg_ari"] for kind in ("drawn", "posterior"))
+    errors = [run["mse"] for run in patches["seeds"]]
+    bits = [run["nats"] / 0.6931 for run in patches["seeds"] if "nats" in run]
     return [
         *([f"(zoo-{rival})="] if name == f"svq_{dataset}" else []),
         f"### {name} and {rival}",
@@ -479,6 +481,9 @@ def _zoo_codes(name: str, numbers: dict, scenes: int) -> list[str]:
         "| | tokens a scene | FG-ARI, drawn / posterior | squared error | codes in use | bits a scene | MB |",
         "|---|---|---:|---:|---:|---:|---:|",
         *cells,
+        "",
+        f"Over {len(errors)} seeds of the patches the squared error goes from {min(errors):.5f} to {max(errors):.5f}, "
+        f"and the bits from {min(bits):.0f} to {max(bits):.0f}.",
         "",
         f"Without codes the drawn masks of the same scenes have FG-ARI {drawn['continuous']:.3f} (`{dataset}`), with "
         f"codes {drawn['codes']:.3f}; the posterior has {posterior['continuous']:.3f} and {posterior['codes']:.3f}. "

@@ -120,11 +120,11 @@ def add(name: str, runs: Sequence[Path]) -> None:
     path = CHECKPOINTS / f"{name}.json"
     card = json.loads(path.read_text("utf-8"))
     shipped, seeds = zoo.load(CHECKPOINTS / name), {entry["seed"] for entry in card["seeds"]}
-    models = [finished(run) for run in runs]
+    trained = models = [finished(run) for run in runs]
     if isinstance(shipped, CodePrior):
         models = [
             model if isinstance(model, CodePrior) else as_read_by(shipped, model, run)
-            for run, model in zip(runs, models, strict=True)
+            for run, model in zip(runs, trained, strict=True)
         ]
     for run, model in zip(runs, models, strict=True):
         if model.config != shipped.config:
@@ -132,10 +132,10 @@ def add(name: str, runs: Sequence[Path]) -> None:
         if (seed := model.card["training"]["seed"]) in seeds:
             raise ValueError(f"seed {seed} of {run} is on the card of {name} already")
         seeds.add(seed)
-    for run, model in zip(runs, models, strict=True):
+    for own, model in zip(trained, models, strict=True):
         entry = measure_run(model)[1]
-        if isinstance(model, CodePrior) and not isinstance(zoo.load(run / "model"), CodePrior):
-            entry.pop("nats", None)  # its prior has learned nothing
+        if own is not model:
+            entry.pop("nats", None)  # the prior around it has learned nothing
         card["seeds"].append(entry)
     checkpoint.write(path, (json.dumps(card, indent=2) + "\n").encode())
 
